@@ -1,0 +1,155 @@
+"""The quickest chain of servers through a model's blocks: a shortest path, block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from superbloom.domain.errors import BlocksMissing
+from superbloom.domain.span import Span
+from superbloom.domain.swarm_map import ServerInfo, ServerState
+
+Link = Callable[[str | None, str | None], float]
+"""`(from peer, to peer) -> one-way seconds`, not negative; None stands for the client."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """One server's part of a chain: `blocks` lie within its span."""
+
+    peer: str
+    blocks: Span
+
+
+@dataclass(frozen=True, slots=True)
+class _Path:
+    """The best way to the end of one block, whose last hop is on `server`.
+
+    Paths compare by how many blocks are on servers short of cache, by seconds, then by hops.
+    """
+
+    starved_blocks: int
+    seconds: float
+    hops: int
+    server: ServerInfo
+    start: int
+    """The first block of the last hop."""
+    before: _Path | None
+
+    @property
+    def cost(self) -> tuple[int, float, int, str]:
+        return (self.starved_blocks, self.seconds, self.hops, self.server.peer)
+
+
+def choose_chain(
+    servers: Iterable[ServerInfo],
+    blocks: int,
+    *,
+    link: Link,
+    avoid: frozenset[str] = frozenset(),
+    fingerprint: str | None = None,
+    part: Span | None = None,
+    cache_tokens: int = 0,
+) -> tuple[Hop, ...]:
+    """The hops that compute the blocks of `part` (None: all `blocks`) in the least time.
+
+    A decode step takes the links from the client through every hop back to the client, and each
+    server's `step_seconds` in proportion to the part of its span that is used. Only online servers
+    with the same number of blocks and `fingerprint` (None: any) and not in `avoid` are used; those
+    with fewer than `cache_tokens` free only for blocks that nobody else holds. A server may occur
+    twice when another is quicker for what lies between. Raises BlocksMissing.
+    """
+    part = part or Span(0, blocks)
+    usable = _usable(servers, blocks, avoid, fingerprint)
+    ends: list[_Path] = []
+    for block in part:
+        holders = [server for server in usable if server.span.covers(Span(block, block + 1))]
+        if not holders:
+            raise BlocksMissing(_missing_words(usable, part))
+        if block == part.start:
+            ends = [_begin(server, block, link, cache_tokens) for server in holders]
+        else:
+            ends = [_extend(ends, server, block, link, cache_tokens) for server in holders]
+    best = min(ends, key=lambda path: (_with_way_back(path, link), path.hops, path.server.peer))
+    return _hops(best, part.end)
+
+
+def _usable(
+    servers: Iterable[ServerInfo], blocks: int, avoid: frozenset[str], fingerprint: str | None
+) -> list[ServerInfo]:
+    return [
+        server
+        for server in sorted(servers, key=lambda server: server.peer)
+        if server.state is ServerState.ONLINE
+        and server.blocks == blocks
+        and server.peer not in avoid
+        and fingerprint in (None, server.fingerprint)
+    ]
+
+
+def _begin(server: ServerInfo, block: int, link: Link, cache_tokens: int) -> _Path:
+    seconds = link(None, server.peer) + _block_seconds(server)
+    return _Path(_starved(server, cache_tokens), seconds, 1, server, block, None)
+
+
+def _extend(
+    ends: list[_Path], server: ServerInfo, block: int, link: Link, cache_tokens: int
+) -> _Path:
+    """The best path that goes on with `block` on `server`."""
+    starved, seconds = _starved(server, cache_tokens), _block_seconds(server)
+    candidates = [
+        _Path(
+            path.starved_blocks + starved,
+            path.seconds + seconds,
+            path.hops,
+            server,
+            path.start,
+            path.before,
+        )
+        if path.server is server
+        else _Path(
+            path.starved_blocks + starved,
+            path.seconds + link(path.server.peer, server.peer) + seconds,
+            path.hops + 1,
+            server,
+            block,
+            path,
+        )
+        for path in ends
+    ]
+    return min(candidates, key=lambda path: path.cost)
+
+
+def _with_way_back(path: _Path, link: Link) -> tuple[int, float]:
+    return (path.starved_blocks, path.seconds + link(path.server.peer, None))
+
+
+def _block_seconds(server: ServerInfo) -> float:
+    return server.step_seconds / len(server.span)
+
+
+def _starved(server: ServerInfo, cache_tokens: int) -> int:
+    return int(server.free_cache_tokens < cache_tokens)
+
+
+def _hops(path: _Path, end: int) -> tuple[Hop, ...]:
+    hops: list[Hop] = []
+    last: _Path | None = path
+    while last is not None:
+        hops.append(Hop(last.server.peer, Span(last.start, end)))
+        end, last = last.start, last.before
+    return tuple(reversed(hops))
+
+
+def _missing_words(usable: list[ServerInfo], part: Span) -> str:
+    """Which blocks nobody holds, as a sentence."""
+    gaps: list[list[int]] = []
+    for block in part:
+        if any(server.span.start <= block < server.span.end for server in usable):
+            continue
+        if gaps and gaps[-1][1] == block:
+            gaps[-1][1] = block + 1
+        else:
+            gaps.append([block, block + 1])
+    words = ", ".join(str(Span(start, end)) for start, end in gaps)
+    return f"No server that can be reached holds blocks {words}."

@@ -1,0 +1,56 @@
+"""Who serves which blocks: announcements as values, and the coverage they add up to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from superbloom.domain.model_card import Precision
+from superbloom.domain.span import Span
+
+
+class ServerState(StrEnum):
+    """What a server says of itself."""
+
+    JOINING = "joining"
+    ONLINE = "online"
+    DRAINING = "draining"
+    OFFLINE = "offline"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerInfo:
+    """One server's announcement.
+
+    `fingerprint` tells two models of the same id apart. `step_seconds` is the measured time of
+    one single-token step over the whole span; `prefill_tokens_per_second` that of a long chunk.
+    `announced_at` is Unix time in seconds by the server's clock.
+    """
+
+    peer: str
+    name: str
+    model: str
+    fingerprint: str
+    blocks: int
+    span: Span
+    state: ServerState
+    precision: Precision
+    device: str
+    version: str
+    step_seconds: float
+    prefill_tokens_per_second: float
+    free_cache_tokens: int
+    sessions: int
+    addresses: tuple[str, ...]
+    announced_at: float
+
+
+def coverage(servers: Iterable[ServerInfo], blocks: int) -> tuple[int, ...]:
+    """How many online servers hold each block: one count a block."""
+    counts = [0] * blocks
+    for server in servers:
+        if server.state is ServerState.ONLINE:
+            for block in range(server.span.start, min(server.span.end, blocks)):
+                counts[block] += 1
+    return tuple(counts)

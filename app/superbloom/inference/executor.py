@@ -1,0 +1,346 @@
+"""The executor: one thread owns the device and runs the ready steps of all sessions together.
+
+Each tick takes one step of every session that decodes and at most one chunk of a prompt, so that
+long prompts never hold up those who wait for their next token. Sessions are admitted by the bytes
+their cache may grow to, so that none runs out in the middle.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from bisect import bisect_right
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+from torch import Tensor
+
+from superbloom.domain.errors import (
+    ProtocolViolation,
+    SessionRefused,
+    SuperbloomError,
+)
+from superbloom.domain.span import Span
+from superbloom.inference.kv_cache import PAGE_TOKENS
+from superbloom.inference.stage import Stage
+from superbloom.inference.step_errors import in_words
+from superbloom.inference.step_queue import (
+    Job,
+    Session,
+    Turn,
+    begin,
+    by_blocks,
+    cancel_jobs,
+    first_job,
+    settle,
+)
+
+logger = logging.getLogger(__name__)
+
+CHUNK_TOKENS = 512
+"""A prompt is computed in chunks of at most so many tokens."""
+CHUNK_SECONDS = 0.25
+"""While others decode, a prompt's chunk should take about so long."""
+SMALLEST_CHUNK = 16
+START_TIMEOUT = 600.0
+IDLE_SECONDS = 1.0
+MOST_TOKENS = 4 * 1024 * 1024
+"""No session is longer, so no more are offered."""
+MEASURED_STEPS = 32
+MEASURED_CHUNK = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutorStats:
+    """The executor's figures.
+
+    `step_seconds` is the median time of recent ticks that computed single tokens, for the whole
+    span; `free_cache_tokens` what sessions over the whole span may still reserve.
+    """
+
+    step_seconds: float
+    prefill_tokens_per_second: float
+    free_cache_tokens: int
+    sessions: int
+    tokens_computed: int
+
+
+class Executor:
+    """Runs steps of sessions on a stage. Every method may be called from any thread."""
+
+    def __init__(self, stage: Stage, *, cache_bytes: int) -> None:
+        """Start the thread and measure the stage; `cache_bytes` bounds all sessions' caches.
+
+        Raises what the first forward raises.
+        """
+        self._stage = stage
+        self._cache_bytes = cache_bytes
+        self._sessions: OrderedDict[bytes, Session] = OrderedDict()
+        self._reserved = 0
+        self._changed = threading.Condition()
+        self._ending = False
+        self._tokens = 0
+        self._step_seconds: deque[float] = deque(maxlen=MEASURED_STEPS)
+        self._prefill_rates: deque[float] = deque(maxlen=MEASURED_STEPS)
+        started: Future[None] = Future()
+        self._thread = threading.Thread(
+            target=self._run, args=(started,), name="superbloom-executor", daemon=True
+        )
+        self._thread.start()
+        started.result(START_TIMEOUT)
+
+    def open(self, session: bytes, blocks: Span, max_tokens: int) -> None:
+        """Admit a session over `blocks` of at most `max_tokens` tokens.
+
+        Raises SessionRefused when it is open already, the blocks are not here, or its cache could
+        not grow to `max_tokens` beside what the others may grow to.
+        """
+        if max_tokens < 1:
+            raise SessionRefused(f"A session of {max_tokens} tokens makes no sense.")
+        if not self._stage.span.covers(blocks):
+            raise SessionRefused(
+                f"Blocks {blocks} were asked for, but this server holds {self._stage.span}."
+            )
+        with self._changed:
+            if self._ending:
+                raise SessionRefused("This server is shutting down.")
+            if session in self._sessions:
+                raise SessionRefused("This session is open already.")
+            needed = self._reserve(blocks, max_tokens, before=0)
+            self._sessions[session] = Session(self._stage.new_cache(blocks), max_tokens, needed)
+
+    def extend(self, session: bytes, max_tokens: int, *, position: int | None = None) -> None:
+        """Let an open session grow to `max_tokens` tokens, its next step being at `position`.
+
+        Raises SessionRefused as `open` does, and when windowed blocks have forgotten what that
+        position sees.
+        """
+        with self._changed:
+            found = self._sessions.get(session)
+            if found is None:
+                raise SessionRefused("This session is not open.")
+            if position is not None and 0 < position < found.cache.earliest:
+                raise SessionRefused("The session remembers too little to go back so far.")
+            if max_tokens > found.max_tokens:
+                before = found.reserved_bytes
+                found.reserved_bytes = self._reserve(found.cache.blocks, max_tokens, before=before)
+                found.max_tokens = max_tokens
+
+    def submit(self, session: bytes, position: int, hidden: Tensor) -> Future[Tensor]:
+        """Queue a step `[tokens, hidden]` at `position`; its result has the same shape.
+
+        Steps of a session run in order. The future raises ProtocolViolation when the position is
+        beyond what the session holds, SessionRefused when memory ran out, ServerError when the step
+        could not be computed, CancelledError when the session was closed or its steps dropped.
+        Raises ProtocolViolation at once for an unknown session or a wrong shape.
+        """
+        future: Future[Tensor] = Future()
+        with self._changed:
+            found = self._sessions.get(session)
+            if found is None or self._ending:
+                raise ProtocolViolation("A step came for a session that is not open.")
+            self._check(found, position, hidden)
+            found.jobs.append(Job(position, hidden, future))
+            self._changed.notify_all()
+        return future
+
+    def drop_queued(self, session: bytes) -> None:
+        """Cancel the session's steps; what is left of a prompt that has begun is not computed."""
+        with self._changed:
+            found = self._sessions.get(session)
+            if found is not None:
+                cancel_jobs(found)
+
+    def close(self, session: bytes) -> None:
+        """End a session: its queued steps are cancelled and its cache is freed. Safe to repeat."""
+        with self._changed:
+            found = self._sessions.pop(session, None)
+            if found is None:
+                return
+            cancel_jobs(found)
+            self._reserved -= found.reserved_bytes
+
+    def stats(self) -> ExecutorStats:
+        """The figures of this moment."""
+        with self._changed:
+            return ExecutorStats(
+                step_seconds=median(self._step_seconds),
+                prefill_tokens_per_second=median(self._prefill_rates),
+                free_cache_tokens=self._free_tokens(self._stage.span),
+                sessions=len(self._sessions),
+                tokens_computed=self._tokens,
+            )
+
+    def shutdown(self, timeout: float) -> None:
+        """Cancel what is queued and end the thread, waiting at most `timeout` seconds for it."""
+        with self._changed:
+            self._ending = True
+            for session in self._sessions.values():
+                cancel_jobs(session)
+            self._sessions.clear()
+            self._reserved = 0
+            self._changed.notify_all()
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            logger.warning(
+                "The executor is still computing after %.1f s; it is left behind", timeout
+            )
+
+    def _check(self, session: Session, position: int, hidden: Tensor) -> None:
+        size = self._stage.hidden_size
+        if hidden.ndim != 2 or hidden.shape[1] != size or hidden.shape[0] < 1:
+            raise ProtocolViolation(
+                f"A step has the shape {tuple(hidden.shape)}; it must be [tokens, {size}]."
+            )
+        if not hidden.is_floating_point():
+            raise ProtocolViolation(f"A step's numbers are {hidden.dtype}, which is no float.")
+        if position < 0 or position + hidden.shape[0] > session.max_tokens:
+            raise ProtocolViolation(
+                f"A step ends at token {position + hidden.shape[0]}; the session was opened for "
+                f"{session.max_tokens}."
+            )
+
+    def _reserve(self, blocks: Span, max_tokens: int, *, before: int) -> int:
+        """Raise a session's reservation from `before` bytes; the new one. Raises SessionRefused."""
+        needed = self._stage.cache_bytes(blocks, max_tokens)
+        if needed - before > self._cache_bytes - self._reserved:
+            raise SessionRefused(
+                f"The server has room for {self._free_tokens(blocks)} more tokens of "
+                f"cache, and this session asks for {max_tokens}.",
+                "Ask for a shorter answer, or wait until other sessions have ended.",
+            )
+        self._reserved += needed - before
+        return needed
+
+    def _free_tokens(self, blocks: Span) -> int:
+        """The longest session over `blocks` that there is room for now, in whole pages."""
+        return PAGE_TOKENS * bisect_right(
+            range(PAGE_TOKENS, MOST_TOKENS + 1, PAGE_TOKENS),
+            self._cache_bytes - self._reserved,
+            key=lambda tokens: self._stage.cache_bytes(blocks, tokens),
+        )
+
+    def _run(self, started: Future[None]) -> None:
+        try:
+            self._measure()
+        except BaseException as error:  # noqa: BLE001  (handed to the thread that waits)
+            started.set_exception(error)
+            return
+        started.set_result(None)
+        while True:
+            turns = self._next_turns()
+            if turns is None:
+                return
+            for group in by_blocks(turns):
+                self._compute(group)
+            del turns
+
+    def _next_turns(self) -> list[Turn] | None:
+        """Wait for work and choose it; None when the executor ends."""
+        with self._changed:
+            while not self._ending:
+                turns = self._choose()
+                if turns:
+                    return turns
+                self._changed.wait(IDLE_SECONDS)
+            return None
+
+    def _choose(self) -> list[Turn]:
+        """One turn for every session that decodes, and one chunk of one prompt."""
+        turns: list[Turn] = []
+        prompt: bytes | None = None
+        for key, session in self._sessions.items():
+            job = first_job(session)
+            if job is None:
+                continue
+            if job.is_prompt:
+                prompt = prompt or key
+            elif begin(session):
+                turns.append(Turn(session, job, job.left))
+        if prompt is not None:
+            session = self._sessions[prompt]
+            job = session.jobs[0]
+            if begin(session):
+                turns.append(Turn(session, job, min(job.left, self._chunk(bool(turns)))))
+            self._sessions.move_to_end(prompt)
+        return turns
+
+    def _chunk(self, others_wait: bool) -> int:
+        """How many tokens of a prompt one tick takes."""
+        if not others_wait:
+            return CHUNK_TOKENS
+        wanted = int(median(self._prefill_rates) * CHUNK_SECONDS)
+        return max(SMALLEST_CHUNK, min(CHUNK_TOKENS, wanted))
+
+    def _compute(self, turns: Sequence[Turn]) -> None:
+        begun = time.perf_counter()
+        try:
+            outputs = self._forward(turns)
+        except Exception as error:  # noqa: BLE001  (the request loop: the thread must survive)
+            self._failed(turns, error)
+            return
+        self._note(turns, time.perf_counter() - begun)
+        for turn, output in zip(turns, outputs, strict=True):
+            self._finish(turn, output)
+
+    def _forward(self, turns: Sequence[Turn]) -> list[Tensor]:
+        outputs = self._stage.forward([turn.step() for turn in turns])
+        if self._stage.device.type == "cpu":
+            return outputs
+        return [output.to("cpu") for output in outputs]
+
+    def _failed(self, turns: Sequence[Turn], error: Exception) -> None:
+        """A forward of several steps failed: each is tried alone, and only the bad ones fail."""
+        if len(turns) > 1:
+            for turn in turns:
+                self._compute([turn])
+            return
+        (turn,) = turns
+        with self._changed:
+            if turn.session.jobs and turn.session.jobs[0] is turn.job:
+                turn.session.jobs.popleft()
+        answer = in_words(error)
+        if not isinstance(error, SuperbloomError):
+            logger.error("A step failed: %s", error, exc_info=error)
+        if self._stage.device.type == "cuda":
+            torch.cuda.empty_cache()
+        settle(turn.job.future, answer)
+
+    def _finish(self, turn: Turn, output: Tensor) -> None:
+        job = turn.job
+        job.done += turn.tokens
+        job.outputs.append(output)
+        if job.left:
+            return
+        with self._changed:
+            if turn.session.jobs and turn.session.jobs[0] is job:
+                turn.session.jobs.popleft()
+        settle(job.future, job.outputs[0] if len(job.outputs) == 1 else torch.cat(job.outputs))
+
+    def _note(self, turns: Sequence[Turn], seconds: float) -> None:
+        """Keep the figures; a part of the span is scaled to the whole."""
+        tokens = sum(turn.tokens for turn in turns)
+        scaled = seconds * len(self._stage.span) / len(turns[0].session.cache.blocks)
+        with self._changed:
+            self._tokens += tokens
+            if all(turn.tokens == 1 for turn in turns):
+                self._step_seconds.append(scaled)
+            elif tokens >= MEASURED_CHUNK:
+                self._prefill_rates.append(tokens / scaled)
+
+    def _measure(self) -> None:
+        """Run a chunk and a few tokens, so that figures and kernels are ready before sessions."""
+        cache = self._stage.new_cache(self._stage.span)
+        zeros = torch.zeros(MEASURED_CHUNK, self._stage.hidden_size)
+        for tokens in (MEASURED_CHUNK, MEASURED_CHUNK, 1, 1, 1):
+            job = Job(0, zeros[:tokens], Future())
+            turn = Turn(Session(cache, MEASURED_CHUNK, 0), job, tokens)
+            begun = time.perf_counter()
+            self._forward([turn])
+            self._note([turn], time.perf_counter() - begun)
+        self._tokens = 0

@@ -1,0 +1,200 @@
+"""Attention for the packed steps of several sessions, as transformers' models call it.
+
+All steps of a call lie one behind the other in one row `[1, tokens, hidden]`. Linear layers, norms
+and experts do not mix tokens, so only attention has to know whose token is whose: the function here
+is registered with transformers under PACKED, puts each session's keys and values into its own cache
+and attends session by session. Masks are not made by transformers at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface
+from transformers.masking_utils import AttentionMaskInterface
+
+from superbloom.inference.kv_cache import SessionCache
+
+PACKED = "superbloom_packed"
+
+
+@dataclass(slots=True)
+class PackedPart:
+    """One session's tokens in the row: `start` to `start + tokens`, cached from `position` on."""
+
+    cache: SessionCache
+    start: int
+    tokens: int
+    position: int
+    masks: dict[int | None, Tensor | None] = field(default_factory=dict)
+
+    def mask(self, window: int | None, seen: int, device: torch.device) -> Tensor | None:
+        """What each new token sees of the last `seen`, `[tokens, seen]`; None for plain causal."""
+        if window not in self.masks:
+            self.masks[window] = self._make_mask(window, seen, device)
+        return self.masks[window]
+
+    def _make_mask(self, window: int | None, seen: int, device: torch.device) -> Tensor | None:
+        if seen == self.tokens and (window is None or window >= seen):
+            return None
+        first = self.position + self.tokens - seen
+        key = torch.arange(first, first + seen, device=device)
+        query = torch.arange(self.position, self.position + self.tokens, device=device)[:, None]
+        visible = key <= query
+        return visible if window is None else visible & (key > query - window)
+
+
+class PackedCache:
+    """Stands where transformers expects a cache; the attention function does the caching."""
+
+    is_compileable = False
+
+    def __init__(self, layers: int) -> None:
+        self.is_sliding = [False] * layers
+
+    def update(
+        self, keys: Tensor, values: Tensor, layer: int, *_: object, **__: object
+    ) -> tuple[Tensor, Tensor]:
+        """Nothing to add here: `[1, heads, tokens, dim]` both, as they come."""
+        return keys, values
+
+    def get_seq_length(self, layer: int = 0) -> int:
+        """No past that transformers should know of."""
+        return 0
+
+    def get_query_offset(self, layer: int = 0) -> int:
+        """No past that transformers should know of."""
+        return 0
+
+    def get_mask_sizes(self, tokens: int, layer: int = 0) -> tuple[int, int]:
+        """Sizes for masks that are never made."""
+        return tokens, 0
+
+    def get_max_cache_shape(self, layer: int = 0) -> int:
+        """Unbounded."""
+        return -1
+
+
+running: ContextVar[Sequence[PackedPart]] = ContextVar("superbloom_packed_parts")
+"""The parts of the forward that runs in this thread; transformers passes no such argument on."""
+
+
+def attend_packed(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    _mask: Tensor | None,
+    *_: object,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attention over each session's own past.
+
+    `query` is `[1, heads, tokens, dim]`, `key` and `value` `[1, key heads, tokens, dim]`; the
+    result is `[1, tokens, heads, dim]`. `s_aux` are attention sinks, one a head.
+    """
+    parts = running.get()
+    layer: int = module.layer_idx  # type: ignore[assignment]
+    plain = softcap is None and s_aux is None
+    outputs = []
+    for part in parts:
+        place = slice(part.start, part.start + part.tokens)
+        keys, values = part.cache.write(layer, key[0, :, place], value[0, :, place], sliding_window)
+        if sliding_window is not None and keys.shape[1] >= sliding_window + part.tokens:
+            first = keys.shape[1] - sliding_window - part.tokens + 1
+            keys, values = keys[:, first:], values[:, first:]
+        mine = query[0, :, place]
+        mask = None if part.tokens == 1 else part.mask(sliding_window, keys.shape[1], keys.device)
+        if not plain:
+            result = _attend_by_hand(
+                mine, keys, values, mask=mask, scaling=scaling, softcap=softcap, sinks=s_aux
+            )
+        elif part.tokens == 1:
+            result = _attend_one(mine, keys, values, scaling)
+        else:
+            result = _attend_many(mine, keys, values, mask, scaling)
+        outputs.append(result.transpose(0, 1))
+    row = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+    return row[None], None
+
+
+def _attend_one(query: Tensor, keys: Tensor, values: Tensor, scaling: float | None) -> Tensor:
+    """One token: the heads that share a key head stand in its row, and nothing is expanded."""
+    heads, _, dim = query.shape
+    grouped = query.reshape(1, keys.shape[0], heads // keys.shape[0], dim)
+    result = nn.functional.scaled_dot_product_attention(
+        grouped, keys[None], values[None], scale=scaling
+    )
+    return result.reshape(heads, 1, values.shape[2])
+
+
+def _attend_many(
+    query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scaling: float | None
+) -> Tensor:
+    """A chunk: each turn takes one of the heads that share a key head."""
+    heads, tokens, dim = query.shape
+    groups = heads // keys.shape[0]
+    grouped = query.reshape(keys.shape[0], groups, tokens, dim)
+    attend = nn.functional.scaled_dot_product_attention
+    turns = [
+        attend(
+            grouped[None, :, turn],
+            keys[None],
+            values[None],
+            attn_mask=mask,
+            is_causal=mask is None,
+            scale=scaling,
+        )[0]
+        for turn in range(groups)
+    ]
+    result = turns[0] if groups == 1 else torch.stack(turns, dim=1)
+    return result.reshape(heads, tokens, values.shape[2])
+
+
+def _attend_by_hand(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    *,
+    mask: Tensor | None,
+    scaling: float | None,
+    softcap: float | None,
+    sinks: Tensor | None,
+) -> Tensor:
+    """What torch's own function cannot do: capped scores and attention sinks."""
+    heads, tokens, dim = query.shape
+    shared = keys.shape[0]
+    seen = keys.shape[1]
+    grouped = query.reshape(shared, -1, dim)
+    scores = grouped @ keys.transpose(1, 2) * (dim**-0.5 if scaling is None else scaling)
+    scores = scores.float().reshape(heads, tokens, seen)
+    if softcap is not None:
+        scores = torch.tanh(scores / softcap) * softcap
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf"))
+    elif tokens > 1:
+        future = torch.ones(tokens, seen, dtype=torch.bool, device=scores.device).triu(1)
+        scores = scores.masked_fill(future, float("-inf"))
+    if sinks is not None:
+        column = sinks.float().reshape(heads, 1, 1).expand(heads, tokens, 1)
+        scores = torch.cat([scores, column], dim=-1)
+    weights = torch.softmax(scores, dim=-1)[..., :seen].to(values.dtype)
+    result = weights.reshape(shared, -1, seen) @ values
+    return result.reshape(heads, tokens, values.shape[2])
+
+
+def _no_mask(*_: object, **__: object) -> None:
+    return None
+
+
+AttentionInterface.register(PACKED, attend_packed)
+AttentionMaskInterface.register(PACKED, _no_mask)

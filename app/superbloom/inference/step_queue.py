@@ -1,0 +1,112 @@
+"""The steps that wait: what each session has queued, and what a tick takes of it."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterable
+from concurrent.futures import CancelledError, Future, InvalidStateError
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from superbloom.domain.span import Span
+from superbloom.inference.block_runner import StageStep
+from superbloom.inference.kv_cache import SessionCache
+
+logger = logging.getLogger(__name__)
+
+SHORT_TOKENS = 8
+"""Steps of at most so many tokens count as decoding, longer ones as prompts."""
+
+
+@dataclass(slots=True)
+class Job:
+    """A submitted step; a long one is computed in several chunks, whose results wait here."""
+
+    position: int
+    hidden: Tensor
+    future: Future[Tensor]
+    done: int = 0
+    outputs: list[Tensor] = field(default_factory=list)
+
+    @property
+    def left(self) -> int:
+        """Tokens not computed yet."""
+        return self.hidden.shape[0] - self.done
+
+    @property
+    def is_prompt(self) -> bool:
+        """True for a long step, which waits its turn among the prompts."""
+        return self.hidden.shape[0] > SHORT_TOKENS
+
+
+@dataclass(slots=True)
+class Session:
+    """An open session: its cache, what it may grow to, and its jobs in order."""
+
+    cache: SessionCache
+    max_tokens: int
+    reserved_bytes: int
+    jobs: deque[Job] = field(default_factory=deque)
+
+
+@dataclass(slots=True)
+class Turn:
+    """What a tick computes for one session: `tokens` of its first job."""
+
+    session: Session
+    job: Job
+    tokens: int
+
+    def step(self) -> StageStep:
+        """The turn as the stage takes it."""
+        chunk = self.job.hidden[self.job.done : self.job.done + self.tokens]
+        return StageStep(self.session.cache, self.job.position + self.job.done, chunk)
+
+
+def first_job(session: Session) -> Job | None:
+    """The session's next job; those that their owner cancelled fall away."""
+    while session.jobs:
+        if not session.jobs[0].future.cancelled():
+            return session.jobs[0]
+        session.jobs.popleft().future.set_running_or_notify_cancel()
+    return None
+
+
+def begin(session: Session) -> bool:
+    """Mark the session's first job as begun; False when its owner has just cancelled it."""
+    future = session.jobs[0].future
+    if future.running() or future.set_running_or_notify_cancel():
+        return True
+    session.jobs.popleft()
+    return False
+
+
+def cancel_jobs(session: Session) -> None:
+    """Cancel the session's jobs; of one that has begun, what is left is not computed."""
+    for job in session.jobs:
+        if job.future.cancel():
+            job.future.set_running_or_notify_cancel()
+        else:
+            settle(job.future, CancelledError())
+    session.jobs.clear()
+
+
+def settle(future: Future[Tensor], result: Tensor | Exception) -> None:
+    """Give a future its result, unless closing the session has settled it already."""
+    try:
+        if isinstance(result, Exception):
+            future.set_exception(result)
+        else:
+            future.set_result(result)
+    except InvalidStateError:
+        logger.debug("A step's result came after its session had been closed")
+
+
+def by_blocks(turns: Iterable[Turn]) -> list[list[Turn]]:
+    """Turns of sessions that use the same blocks, which share one forward."""
+    groups: dict[Span, list[Turn]] = {}
+    for turn in turns:
+        groups.setdefault(turn.session.cache.blocks, []).append(turn)
+    return list(groups.values())

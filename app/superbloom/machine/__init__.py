@@ -1,0 +1,1 @@
+"""This computer: its locks, devices and memory."""

@@ -1,0 +1,1 @@
+"""The core composed: the node, its services, and the server process it supervises."""

@@ -1,0 +1,60 @@
+"""Tells the swarm what this server is, again and again, and says goodbye at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from superbloom.domain.errors import SuperbloomError
+from superbloom.domain.swarm_map import ServerInfo
+from superbloom.swarm.directory import ANNOUNCE_SECONDS, Directory
+
+logger = logging.getLogger(__name__)
+
+GOODBYE_SECONDS = 3.0
+
+
+class Announcer:
+    """Announces what `describe()` gives, every ANNOUNCE_SECONDS and when asked to."""
+
+    def __init__(self, directory: Directory, describe: Callable[[], ServerInfo]) -> None:
+        self._directory = directory
+        self._describe = describe
+        self._news = asyncio.Event()
+        self._task = asyncio.create_task(self._run(), name="announcer")
+
+    def soon(self) -> None:
+        """Something has changed: announce now."""
+        self._news.set()
+
+    async def announce(self) -> None:
+        """Announce once; a swarm that takes nothing is asked again later."""
+        try:
+            async with asyncio.timeout(ANNOUNCE_SECONDS):
+                if not await self._directory.announce(self._describe()):
+                    logger.warning("nobody in the swarm took the announcement")
+        except SuperbloomError as error:
+            logger.warning("the announcement was not taken: %s", error)
+        except TimeoutError:
+            logger.warning("the announcement did not get through")
+
+    async def close(self) -> None:
+        """Announce no more and tell the swarm that this server leaves."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        try:
+            async with asyncio.timeout(GOODBYE_SECONDS):
+                await self._directory.goodbye(self._describe())
+        except (SuperbloomError, TimeoutError) as error:
+            logger.info("the goodbye was not heard: %s", error)
+
+    async def _run(self) -> None:
+        while True:
+            self._news.clear()
+            await self.announce()
+            try:
+                async with asyncio.timeout(ANNOUNCE_SECONDS):
+                    await self._news.wait()
+            except TimeoutError:
+                continue

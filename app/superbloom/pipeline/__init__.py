@@ -1,0 +1,1 @@
+"""The shared model, where network and model meet: the ring, sessions, generation."""

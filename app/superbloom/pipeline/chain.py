@@ -1,0 +1,127 @@
+"""The client's chain: segments in order, losses that leave gaps, and plans that fill them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable
+
+from superbloom.domain.errors import BlocksMissing
+from superbloom.domain.span import Span
+from superbloom.pipeline.chain_planner import ChainPlanner
+from superbloom.pipeline.hop_link import HopLink, refusal
+from superbloom.pipeline.messages import Refused
+from superbloom.pipeline.segment import Segment, planned
+
+log = logging.getLogger(__name__)
+
+
+class Chain:
+    """All blocks of a model as segments; one that is a gap at first."""
+
+    def __init__(self, planner: ChainPlanner, blocks: int) -> None:
+        self._planner = planner
+        self._all = Span(0, blocks)
+        self._blamers: set[str] = set()
+        self._farewells: set[asyncio.Future[None]] = set()
+        self.segments: tuple[Segment, ...] = (Segment(self._all),)
+
+    @property
+    def links(self) -> tuple[HopLink, ...]:
+        """The links there are, in order."""
+        return tuple(segment.link for segment in self.segments if segment.link is not None)
+
+    @property
+    def is_whole(self) -> bool:
+        """True if every segment has its link."""
+        return all(segment.link is not None for segment in self.segments)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The servers in order, as their owners call them."""
+        return tuple(self._planner.name_of(link.peer) for link in self.links)
+
+    def following(self, link: HopLink) -> HopLink | None:
+        """The link after `link`, which must be in the chain."""
+        links = self.links
+        index = links.index(link) + 1
+        return links[index] if index < len(links) else None
+
+    def lose(self, link: HopLink, words: str, *, faulty: bool = False) -> None:
+        """Make the link a gap. A faulty server is not asked again in this session."""
+        log.warning("Lost server %s: %s", self._planner.name_of(link.peer), words)
+        self._planner.avoid(link.peer, forever=faulty, gone=not faulty)
+        self._drop(link, link.abandon())
+
+    def lose_refusing(self, link: HopLink, refused: Refused) -> None:
+        """A server ended the session. If it blames another's data, that one is left for good.
+
+        One that blames twice is not believed again.
+        """
+        error = refusal(refused)
+        blamed = [b for b in self.links if b.peer == refused.blame and b is not link]
+        for other in blamed:
+            self.lose(other, error.message, faulty=True)
+        believed = bool(blamed) and link.peer not in self._blamers
+        self._blamers.add(link.peer)
+        log.warning("Server %s ended the session: %s", link.peer[-6:], error.message)
+        if not believed:
+            self._planner.avoid(link.peer, forever=bool(blamed))
+        self._drop(link, link.abandon())
+
+    def leave_draining(self, max_tokens: int) -> None:
+        """Make gaps of servers that are about to leave, if others hold their blocks."""
+        for segment in self.segments:
+            link = segment.link
+            if link is None or not link.draining:
+                continue
+            if self._planner.can_replace(segment.blocks, link.peer, max_tokens):
+                self._planner.avoid(link.peer, forever=True)
+                self._drop(link, link.close(2.0))
+
+    def plan(self, max_tokens: int) -> tuple[Segment, ...]:
+        """The segments with servers chosen for every gap. Raises BlocksMissing.
+
+        A server serves one segment of a chain. When only servers that are in the chain already
+        hold the missing blocks, the chain is planned afresh as a whole.
+        """
+        try:
+            return self._fill_gaps(max_tokens)
+        except BlocksMissing:
+            if not self.links:
+                raise
+            self._planner.choose(self._all, max_tokens)
+        for link in self.links:
+            self._drop(link, link.close(2.0))
+        return self._fill_gaps(max_tokens)
+
+    async def close(self, timeout: float) -> None:
+        """End the session on every server, waiting up to `timeout` seconds for their word."""
+        endings = [link.close(timeout) for link in self.links]
+        self.segments = ()
+        await asyncio.gather(*endings, *self._farewells)
+
+    def _fill_gaps(self, max_tokens: int) -> tuple[Segment, ...]:
+        present = frozenset(link.peer for link in self.links)
+        plan: list[Segment] = []
+        for segment in self.segments:
+            if segment.link is not None:
+                plan.append(segment)
+                continue
+            taken = present | {chosen.peer for chosen in plan}
+            hops = self._planner.choose(segment.blocks, max_tokens, besides=taken)
+            plan.extend(map(planned, hops))
+        return tuple(plan)
+
+    def _drop(self, link: HopLink, ending: Awaitable[None]) -> None:
+        """Make the link a gap; gaps that touch become one."""
+        gapped: list[Segment] = []
+        for segment in self.segments:
+            here = Segment(segment.blocks) if segment.link is link else segment
+            if gapped and not gapped[-1].peer and not here.peer:
+                here = Segment(Span(gapped.pop().blocks.start, here.blocks.end))
+            gapped.append(here)
+        self.segments = tuple(gapped)
+        task = asyncio.ensure_future(ending)
+        self._farewells.add(task)
+        task.add_done_callback(self._farewells.discard)

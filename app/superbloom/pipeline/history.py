@@ -1,0 +1,62 @@
+"""What a server sent in a session, kept so that a replacement of the next server can be fed."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+HISTORY_BYTES = 256 * 1024 * 1024
+"""The most one session keeps; beyond it a lost successor costs a new prefill."""
+
+
+class History:
+    """Hidden states of positions [0, tokens) as they were sent, in host memory."""
+
+    def __init__(self, limit_bytes: int = HISTORY_BYTES) -> None:
+        self._limit = limit_bytes
+        self._rows: Tensor | None = None
+        self.tokens = 0
+        self.gone = False
+
+    def write(self, position: int, hidden: Tensor) -> None:
+        """Keep `hidden` [n, hidden_size] at `position`, and nothing of what followed it."""
+        if self.gone:
+            return
+        if position > self.tokens:
+            self._forget()
+            return
+        end = position + int(hidden.shape[0])
+        rows = self._reserve(end, hidden)
+        if rows is None:
+            self._forget()
+            return
+        rows[position:end] = hidden
+        self.tokens = end
+
+    def read(self, start: int, end: int) -> Tensor:
+        """A copy of positions [start, end): [end - start, hidden_size]."""
+        assert self._rows is not None and end <= self.tokens
+        return self._rows[start:end].clone()
+
+    def holds(self, tokens: int) -> bool:
+        """True if positions [0, tokens) can be read."""
+        return not self.gone and self.tokens >= tokens
+
+    def _reserve(self, end: int, like: Tensor) -> Tensor | None:
+        rows = self._rows
+        if rows is not None and end <= rows.shape[0]:
+            return rows
+        columns = int(like.shape[1])
+        capacity = max(256, end + end // 2)
+        if capacity * columns * like.dtype.itemsize > self._limit:
+            capacity = end
+        if capacity * columns * like.dtype.itemsize > self._limit:
+            return None
+        grown = torch.empty(capacity, columns, dtype=like.dtype)
+        if rows is not None:
+            grown[: self.tokens] = rows[: self.tokens]
+        self._rows = grown
+        return grown
+
+    def _forget(self) -> None:
+        self._rows, self.tokens, self.gone = None, 0, True

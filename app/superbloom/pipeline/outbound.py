@@ -1,0 +1,72 @@
+"""A server's stream to the next one: steps go out, nothing is waited for, loss is noticed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from superbloom.domain.errors import PeerLost
+from superbloom.pipeline.messages import PUSH_SERVICE, Push, Step, encode_frame
+from superbloom.swarm.live_stream import LiveStream
+from superbloom.swarm.transport import Transport
+
+OPEN_SECONDS = 5.0
+
+
+class Outbound:
+    """Pushes steps to `peer`; `on_loss` is called once with the reason when it goes away."""
+
+    def __init__(self, stream: LiveStream, on_loss: Callable[[Outbound, PeerLost], None]) -> None:
+        self.peer = stream.peer
+        self._stream = stream
+        self._on_loss = on_loss
+        self._lost = False
+        self._listening = asyncio.create_task(self._listen(), name=f"listen to {self.peer}")
+
+    @classmethod
+    async def open(
+        cls,
+        transport: Transport,
+        peer: str,
+        push: Push,
+        on_loss: Callable[[Outbound, PeerLost], None],
+    ) -> Outbound:
+        """Open the stream and name the session. Raises PeerLost."""
+        raw = await transport.open_stream(peer, PUSH_SERVICE, timeout=OPEN_SECONDS)
+        stream = LiveStream(raw)
+        try:
+            await stream.send(encode_frame(push))
+        except BaseException:
+            await stream.close()
+            raise
+        return cls(stream, on_loss)
+
+    async def send(self, step: Step) -> None:
+        """Send a step; a loss is reported, not raised, and what follows it is dropped."""
+        if self._lost:
+            return
+        try:
+            await self._stream.send(encode_frame(step))
+        except PeerLost as loss:
+            self._report(loss)
+
+    async def close(self) -> None:
+        """End the stream; no loss is reported any more."""
+        self._lost = True
+        self._listening.cancel()
+        await asyncio.gather(self._listening, return_exceptions=True)
+        await self._stream.close()
+
+    async def _listen(self) -> None:
+        """The next server sends nothing but signs of life."""
+        try:
+            while await self._stream.receive() is not None:
+                pass
+            self._report(PeerLost("It closed the stream.", peer=self.peer))
+        except PeerLost as loss:
+            self._report(loss)
+
+    def _report(self, loss: PeerLost) -> None:
+        if not self._lost:
+            self._lost = True
+            self._on_loss(self, loss)

@@ -1,0 +1,139 @@
+"""A model whose blocks are elsewhere: turns in, an answer as events out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from torch import Tensor
+
+from superbloom.domain.conversation import ChatTurn
+from superbloom.domain.errors import ContextFull
+from superbloom.domain.generation import GenerationEvent, PhaseChange
+from superbloom.domain.sampling import EndReason, SamplingSettings
+from superbloom.inference.ends import ClientEnds
+from superbloom.inference.sampler import Sampler
+from superbloom.inference.tokenizer import ChatTokenizer
+from superbloom.pipeline.answer import Answer
+from superbloom.pipeline.chain_planner import ChainPlanner
+from superbloom.pipeline.parking import Parking
+from superbloom.pipeline.served_model import ServedModel
+from superbloom.pipeline.session import ChainSession
+from superbloom.swarm.directory import Directory
+from superbloom.swarm.membership import Membership
+from superbloom.swarm.transport import Transport
+
+ResultT = TypeVar("ResultT")
+
+
+class RemoteModel:
+    """The client side of one model; several answers may run at once."""
+
+    def __init__(
+        self,
+        *,
+        transport: Transport,
+        membership: Membership,
+        directory: Directory,
+        ends: ClientEnds,
+        tokenizer: ChatTokenizer,
+        served: ServedModel,
+        context_tokens: int,
+    ) -> None:
+        self._transport = transport
+        self._membership = membership
+        self._directory = directory
+        self._ends = ends
+        self._tokenizer = tokenizer
+        self._served = served
+        self._context_tokens = context_tokens
+        self._parking = Parking()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="client-ends")
+
+    async def generate(
+        self, turns: Sequence[ChatTurn], sampling: SamplingSettings, stop: asyncio.Event
+    ) -> AsyncGenerator[GenerationEvent, None]:
+        """Answer `turns`. The last event is GenerationEnd.
+
+        Setting `stop` ends the answer with EndReason.STOPPED once the servers stopped computing
+        (or did not say so for 2 s). Raises ContextFull, SessionRefused and what the model files
+        or the network raise. Close the iterator (`contextlib.aclosing`) when leaving early.
+        """
+        prompt = await self._on_thread(lambda: self._tokenizer.render(turns))
+        async with contextlib.aclosing(self.continue_tokens(prompt, sampling, stop)) as events:
+            async for event in events:
+                yield event
+
+    async def continue_tokens(
+        self, prompt: Sequence[int], sampling: SamplingSettings, stop: asyncio.Event
+    ) -> AsyncGenerator[GenerationEvent, None]:
+        """As `generate`, from token ids."""
+        room = self._context_tokens - len(prompt)
+        if room < 1:
+            raise ContextFull(
+                f"The text has {len(prompt)} tokens, but the model reads {self._context_tokens}."
+            )
+        events: asyncio.Queue[GenerationEvent | None] = asyncio.Queue()
+        max_tokens = len(prompt) + min(room, sampling.max_tokens)
+        taken = await self._parking.take(prompt, max_tokens, events.put_nowait)
+        session, held = taken or (self._open_session(max_tokens, events.put_nowait), 0)
+        answer = Answer(
+            tuple(prompt),
+            sampling,
+            room=room,
+            held=held,
+            session=session,
+            tokenizer=self._tokenizer,
+            sample=self._sample,
+            emit=events.put_nowait,
+        )
+        writing = asyncio.create_task(answer.write(), name="answer")
+        stopping = asyncio.create_task(stop.wait(), name="answer: stop")
+        stopping.add_done_callback(lambda waited: waited.cancelled() or writing.cancel())
+        writing.add_done_callback(lambda _: events.put_nowait(None))
+        parked = False
+        try:
+            while (event := await events.get()) is not None:
+                yield event
+            if writing.cancelled():
+                await session.close()
+                yield answer.end(EndReason.STOPPED)
+                return
+            ended = writing.result()
+            await self._parking.leave(session)
+            parked = True
+            yield answer.end(ended)
+        finally:
+            stopping.cancel()
+            writing.cancel()
+            await asyncio.gather(stopping, writing, return_exceptions=True)
+            if not parked:
+                await session.close()
+
+    async def close(self) -> None:
+        """Close parked sessions and free the thread; answers must have ended."""
+        await self._parking.close()
+        await asyncio.to_thread(self._thread.shutdown, True)
+
+    def _open_session(self, max_tokens: int, notify: Callable[[PhaseChange], None]) -> ChainSession:
+        return ChainSession(
+            transport=self._transport,
+            membership=self._membership,
+            planner=ChainPlanner(self._directory, self._served),
+            served=self._served,
+            max_tokens=max_tokens,
+            embed=self._embed,
+            notify=notify,
+        )
+
+    async def _sample(self, sampler: Sampler, hidden: Tensor) -> int:
+        return await self._on_thread(lambda: sampler.next(self._ends.logits(hidden)[-1]))
+
+    async def _embed(self, token_ids: Sequence[int], position: int) -> Tensor:
+        return await self._on_thread(lambda: self._ends.embed(token_ids, position))
+
+    async def _on_thread(self, work: Callable[[], ResultT]) -> ResultT:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)

@@ -1,0 +1,321 @@
+"""The client's session over a chain: tokens in, the last hidden state out, whatever servers do.
+
+A server that is lost leaves a gap in the chain, and `_mend` fills gaps: servers are chosen for the
+missing blocks, sessions opened there, and the server before the gap (or the client itself) replays
+what it sent. Connecting is mending a chain that is one gap.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import itertools
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+from torch import Tensor
+
+from superbloom.domain.errors import (
+    BlocksMissing,
+    PeerLost,
+    ProtocolViolation,
+    SessionError,
+    SuperbloomError,
+)
+from superbloom.domain.generation import ChatPhase, PhaseChange
+from superbloom.pipeline.chain import Chain
+from superbloom.pipeline.chain_planner import ChainPlanner
+from superbloom.pipeline.hop_link import HopLink, News
+from superbloom.pipeline.mending import Mender, SegmentsLost
+from superbloom.pipeline.messages import Draining, NextLost, Refused, Result, Resume, Step
+from superbloom.pipeline.segment import Segment
+from superbloom.pipeline.served_model import ServedModel
+from superbloom.swarm.membership import Membership
+from superbloom.swarm.transport import Transport
+
+log = logging.getLogger(__name__)
+
+CHUNK_TOKENS = 256
+"""Tokens of a prefill step."""
+
+CREDIT_CHUNKS = 4
+"""Prefill steps that may be under way at once."""
+
+STEP_SECONDS = 30.0
+"""Without any progress for this long, the servers are asked how far they are."""
+
+Embed = Callable[[Sequence[int], int], Awaitable[Tensor]]
+"""`(token_ids, position) -> [tokens, hidden_size]`."""
+
+
+class _ChainBroken(Exception):
+    """A server of the chain was lost; the chain has a gap now."""
+
+
+class ChainSession:
+    """One sequence's way through the swarm; `advance` is its only verb besides `close`."""
+
+    def __init__(
+        self,
+        *,
+        transport: Transport,
+        membership: Membership,
+        planner: ChainPlanner,
+        served: ServedModel,
+        max_tokens: int,
+        embed: Embed,
+        notify: Callable[[PhaseChange], None],
+    ) -> None:
+        self._planner = planner
+        self._max_tokens = max_tokens
+        self._embed = embed
+        self._notify = notify
+        self._inbox: asyncio.Queue[News] = asyncio.Queue()
+        self._mender = Mender(
+            transport=transport,
+            membership=membership,
+            served=served,
+            max_tokens=max_tokens,
+            inbox=self._inbox,
+        )
+        self._chain = Chain(planner, served.blocks)
+        self._epoch = 0
+        self._tokens: list[int] = []
+        self._committed = 0
+        self._refusal: SuperbloomError | None = None
+
+    async def advance(self, token_ids: Sequence[int]) -> Tensor:
+        """Append tokens; the hidden state after the last one, [1, hidden_size].
+
+        Waits while blocks are missing and survives lost servers. Raises SessionRefused when, at
+        the start, the only servers there are refuse the session.
+        """
+        self._tokens.extend(token_ids)
+        self._chain.leave_draining(self._max_tokens)
+        while True:
+            try:
+                if not self._chain.is_whole:
+                    await self._mend()
+                return await self._drive()
+            except _ChainBroken:
+                continue
+
+    def shared_prefix(self, token_ids: Sequence[int]) -> int:
+        """How many of `token_ids`, from the first on, the servers of this session hold."""
+        pairs = zip(self._tokens[: self._committed], token_ids, strict=False)
+        same = itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)
+        return sum(1 for _ in same)
+
+    async def park(self) -> bool:
+        """Keep the caches for a next turn; False if the chain is broken."""
+        if not self._is_sound():
+            return False
+        try:
+            await asyncio.gather(*(link.park() for link in self._chain.links))
+        except PeerLost:
+            return False
+        return True
+
+    async def resume(
+        self, position: int, max_tokens: int, notify: Callable[[PhaseChange], None]
+    ) -> bool:
+        """Go on after a park, from `position`, with room for `max_tokens`; False if that fails."""
+        if not self._is_sound():
+            return False
+        self._epoch += 1
+        order = Resume(epoch=self._epoch, position=position, max_tokens=max_tokens)
+        try:
+            granted = await asyncio.gather(*(link.resume(order) for link in self._chain.links))
+        except SuperbloomError:
+            return False
+        self._tokens = self._tokens[:position]
+        self._committed = position
+        self._max_tokens = max(self._max_tokens, max_tokens)
+        self._mender = dataclasses.replace(self._mender, max_tokens=self._max_tokens)
+        self._notify = notify
+        self._say(ChatPhase.READING, f"Through {', '.join(self.server_names)}.")
+        return all(granted)
+
+    async def close(self, timeout: float = 2.0) -> None:
+        """End the session on every server, waiting up to `timeout` seconds for their word."""
+        await self._chain.close(timeout)
+
+    @property
+    def server_names(self) -> tuple[str, ...]:
+        """The servers in order, as their owners call them."""
+        return self._chain.names
+
+    def _is_sound(self) -> bool:
+        """True if the chain is whole and nothing bad was heard from it."""
+        news = [self._inbox.get_nowait() for _ in range(self._inbox.qsize())]
+        healthy = all(isinstance(item.what, Result) for item in news)
+        return healthy and bool(self._chain.segments) and self._chain.is_whole
+
+    # --- steps ------------------------------------------------------------------------------
+
+    async def _drive(self) -> Tensor:
+        """Send what is not committed and wait until all of it went through the chain."""
+        target = len(self._tokens)
+        sent = self._committed
+        while True:
+            while sent < target and sent - self._committed < CHUNK_TOKENS * CREDIT_CHUNKS:
+                end = min(sent + CHUNK_TOKENS, target)
+                await self._send_step(sent, end, keep=1 if end == target else 0)
+                sent = end
+            result = await self._next_result()
+            self._committed = result.end
+            if result.end == target:
+                return result.hidden
+
+    async def _send_step(self, start: int, end: int, *, keep: int) -> None:
+        hidden = await self._embed(self._tokens[start:end], start)
+        step = Step(epoch=self._epoch, position=start, keep=keep, replay=False, hidden=hidden)
+        link = self._chain.segments[0].link
+        assert link is not None
+        try:
+            await link.step(step)
+        except PeerLost as loss:
+            self._chain.lose(link, loss.message)
+            raise _ChainBroken from None
+
+    async def _next_result(self) -> Result:
+        while True:
+            try:
+                async with asyncio.timeout(STEP_SECONDS):
+                    news = await self._inbox.get()
+            except TimeoutError:
+                await self._lose_stuck()
+                raise _ChainBroken from None
+            result = self._weigh(news)
+            if result is not None:
+                return result
+
+    def _weigh(self, news: News) -> Result | None:
+        """The result in `news`, if it is the one waited for; raises _ChainBroken on a loss."""
+        link, what = news.link, news.what
+        if link not in self._chain.links:
+            return None
+        match what:
+            case Result():
+                if what.epoch != self._epoch:
+                    return None
+                if self._expected(link, what):
+                    return what
+                self._chain.lose(link, "It sent a result that nobody asked for.", faulty=True)
+            case NextLost():
+                following = self._chain.following(link)
+                if what.epoch != self._epoch or following is None or following.peer != what.peer:
+                    return None
+                self._chain.lose(following, what.words[:500])
+            case Refused():
+                self._chain.lose_refusing(link, what)
+            case PeerLost():
+                self._chain.lose(link, what.message)
+            case ProtocolViolation():
+                self._chain.lose(link, what.message, faulty=True)
+            case Draining():
+                return None
+        raise _ChainBroken
+
+    def _expected(self, link: HopLink, result: Result) -> bool:
+        rows = 1 if result.end == len(self._tokens) else 0
+        return (
+            link is self._chain.segments[-1].link
+            and result.position == self._committed
+            and result.end <= len(self._tokens)
+            and int(result.hidden.shape[0]) == rows
+        )
+
+    # --- losses -----------------------------------------------------------------------------
+
+    async def _lose_stuck(self) -> None:
+        """Ask every server how far it is, and lose the first that holds the others up."""
+        links = self._chain.links
+        answers = await asyncio.gather(*(link.progress() for link in links), return_exceptions=True)
+        words = f"It made no progress for {STEP_SECONDS:.0f} s."
+        for link, answer in zip(links, answers, strict=True):
+            if isinstance(answer, BaseException) or answer.sent <= self._committed:
+                self._chain.lose(link, words)
+                return
+        self._chain.lose(links[-1], words)
+
+    # --- mending ----------------------------------------------------------------------------
+
+    async def _mend(self) -> None:
+        """Fill every gap; returns with a whole chain whose caches reach `_committed`."""
+        connecting = not self._chain.links
+        if connecting and not self._committed:
+            self._say(ChatPhase.CONNECTING, "Looking for servers.")
+        while not self._chain.is_whole:
+            try:
+                plan = self._chain.plan(self._max_tokens)
+            except BlocksMissing as missing:
+                await self._wait_for_servers(missing)
+                continue
+            if self._committed:
+                taking = [self._planner.name_of(s.peer) for s in plan if s.link is None]
+                self._say(
+                    ChatPhase.RECOVERING,
+                    f"A server was lost; {', '.join(taking)} takes over its blocks.",
+                )
+            try:
+                await self._rebuild(plan)
+            except SegmentsLost as failure:
+                self._lose_segments(failure)
+        self._refusal = None
+        phase = ChatPhase.WRITING if self._committed else ChatPhase.READING
+        self._say(phase, f"Through {', '.join(self.server_names)}.")
+
+    async def _rebuild(self, plan: tuple[Segment, ...]) -> None:
+        """Open what is planned and bring all caches in line. Raises SegmentsLost."""
+        self._epoch += 1
+        fresh = frozenset(segment.peer for segment in plan if segment.link is None)
+        chain = await self._mender.open_planned(plan, self._epoch)
+        try:
+            if self._committed:
+                await self._mender.begin_epoch(chain, self._epoch, self._committed)
+            complete = await self._mender.replay(
+                chain, fresh, self._epoch, self._committed, self._replay_own
+            )
+            if not complete:
+                self._epoch += 1
+                self._committed = 0
+                await self._mender.begin_epoch(chain, self._epoch, 0)
+        except BaseException:
+            opened = [s.link for s in chain if s.peer in fresh and s.link is not None]
+            await asyncio.gather(*(link.abandon() for link in opened))
+            raise
+        self._chain.segments = chain
+
+    async def _replay_own(self, link: HopLink, epoch: int) -> None:
+        for start in range(0, self._committed, CHUNK_TOKENS):
+            end = min(start + CHUNK_TOKENS, self._committed)
+            hidden = await self._embed(self._tokens[start:end], start)
+            await link.step(Step(epoch=epoch, position=start, keep=0, replay=True, hidden=hidden))
+
+    def _lose_segments(self, failure: SegmentsLost) -> None:
+        for segment, error in failure.lost:
+            if isinstance(error, SessionError):
+                self._refusal = error
+            log.warning("Server %s: %s", self._planner.name_of(segment.peer), error.message)
+            if segment.link in self._chain.links and segment.link is not None:
+                self._chain.lose(segment.link, error.message)
+            else:
+                self._planner.avoid(segment.peer, gone=isinstance(error, PeerLost))
+
+    async def _wait_for_servers(self, missing: BlocksMissing) -> None:
+        words = missing.message
+        if self._refusal is not None:
+            if not self._committed:
+                raise self._refusal
+            words = f"{words} {self._refusal.message}"
+        self._say(ChatPhase.WAITING, f"{words} The answer goes on when a server appears.")
+        await self._planner.wait_for_change()
+        while not self._inbox.empty():
+            try:
+                self._weigh(self._inbox.get_nowait())
+            except _ChainBroken:
+                continue
+
+    def _say(self, phase: ChatPhase, words: str) -> None:
+        self._notify(PhaseChange(phase=phase, words=words, chain=self.server_names))

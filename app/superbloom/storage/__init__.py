@@ -1,0 +1,1 @@
+"""Where it is kept: folders, settings, conversations, secrets, model files, logs."""

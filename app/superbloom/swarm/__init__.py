@@ -1,0 +1,1 @@
+"""The network, bytes only: transports, identity, membership, the directory of servers."""

@@ -1,0 +1,243 @@
+"""Who serves what: announcements sent, gathered, verified and forgotten in time.
+
+The shared table carries them; besides, a server tells its news at once to the peers that have
+lately measured their way to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+from superbloom.domain.errors import ProtocolViolation, SuperbloomError
+from superbloom.domain.swarm_map import ServerInfo, ServerState
+from superbloom.swarm.announcement import (
+    LIFETIME_SECONDS,
+    decode_announcement,
+    encode_announcement,
+)
+from superbloom.swarm.membership import Membership
+from superbloom.swarm.round_trips import RoundTrips
+from superbloom.swarm.transport import Transport
+
+logger = logging.getLogger(__name__)
+
+ANNOUNCE_SECONDS = 10.0
+"""How often a server announces itself."""
+
+POLL_SECONDS = 6.0
+HURRIED_POLL_SECONDS = 2.0
+"""How often the table is read, and how often while somebody waits for a change."""
+
+FIND_SECONDS = 8.0
+TELL_SECONDS = 2.0
+ASKED_SECONDS = 120.0
+"""A model that nobody has asked for this long is no longer looked after."""
+
+MOST_SERVERS = 2000
+NEWS_SERVICE = "news"
+
+
+@dataclass(slots=True)
+class _Entry:
+    """A server as last announced; `expires` by the monotonic clock, in seconds."""
+
+    info: ServerInfo
+    expires: float
+
+
+class Directory:
+    """This peer's view of the servers in the swarm. Lives in one event loop."""
+
+    def __init__(self, transport: Transport, membership: Membership) -> None:
+        self._transport = transport
+        self._membership = membership
+        self._entries: dict[str, _Entry] = {}
+        self._lost: dict[str, float] = {}
+        self._asked: dict[str, float] = {}
+        self._news = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._hurried = 0
+        self._round_trips = RoundTrips(transport, membership)
+        self.refused = 0
+        """How many announcements were damaged, forged or out of range."""
+        transport.handle_call(NEWS_SERVICE, self._hear_news)
+
+    # --- a server's side --------------------------------------------------------------------
+
+    async def announce(self, info: ServerInfo) -> bool:
+        """Tell the swarm what this server is now; False if the shared table did not take it."""
+        value = encode_announcement(info, self._transport, self._membership)
+        stored, _listed, _told = await asyncio.gather(
+            self._store(self._membership.key_of(info.model), value),
+            self._store(self._membership.key_of_models(), value),
+            self._tell(value),
+        )
+        return stored
+
+    async def goodbye(self, info: ServerInfo) -> None:
+        """Tell the swarm that this server leaves."""
+        await self.announce(replace(info, state=ServerState.OFFLINE, announced_at=time.time()))
+
+    # --- a client's side --------------------------------------------------------------------
+
+    def servers(self, model: str) -> tuple[ServerInfo, ...]:
+        """The servers of `model` that are known and not offline, by peer id."""
+        self._asked[model] = time.monotonic()
+        return tuple(info for info in self.all_servers() if info.model == model)
+
+    def all_servers(self) -> tuple[ServerInfo, ...]:
+        """The known servers of every model, by peer id."""
+        now = time.monotonic()
+        found = (entry.info for entry in self._entries.values() if entry.expires > now)
+        there = (info for info in found if info.state is not ServerState.OFFLINE)
+        return tuple(sorted(there, key=lambda info: info.peer))
+
+    async def refresh(self, model: str) -> None:
+        """Read the shared table now; what cannot be read leaves the view as it is."""
+        self._asked[model] = time.monotonic()
+        await self._read(self._membership.key_of(model))
+
+    async def refresh_all(self) -> None:
+        """Read the list of all the swarm's servers now."""
+        await self._read(self._membership.key_of_models())
+
+    async def changed(self, timeout: float, *, hurry: bool = True) -> bool:
+        """Wait until the view changes; False after `timeout` seconds.
+
+        With `hurry` the table is read more often meanwhile (by `run`).
+        """
+        news = self._news
+        self._hurried += hurry
+        if hurry:
+            self._hurry.set()
+        try:
+            async with asyncio.timeout(timeout):
+                await news.wait()
+        except TimeoutError:
+            return False
+        finally:
+            self._hurried -= hurry
+        return True
+
+    def round_trip(self, peer: str) -> float | None:
+        """Seconds there and back, smoothed; None if not measured yet."""
+        return self._round_trips.seconds(peer)
+
+    def mark_lost(self, peer: str) -> None:
+        """Forget a server until it announces itself anew."""
+        self._lost[peer] = time.time()
+        if self._entries.pop(peer, None):
+            self._tell_change()
+
+    async def run(self, models: Callable[[], Iterable[str]] = tuple) -> None:
+        """Keep the view fresh for ever: `models` in use, those asked for lately, and the list.
+
+        Also measures round trips. Ends by being cancelled.
+        """
+        async with asyncio.TaskGroup() as work:
+            work.create_task(self._keep_reading(models))
+            work.create_task(self._keep_measuring())
+
+    # --- within -----------------------------------------------------------------------------
+
+    async def _keep_reading(self, models: Callable[[], Iterable[str]]) -> None:
+        read_list_at = 0.0
+        while True:
+            if time.monotonic() >= read_list_at:
+                await self.refresh_all()
+                read_list_at = time.monotonic() + ANNOUNCE_SECONDS
+            await asyncio.gather(*(self._read(key) for key in self._keys_in_use(models())))
+            self._forget_expired()
+            await self._pause()
+
+    async def _keep_measuring(self) -> None:
+        while True:
+            await self._round_trips.measure(info.peer for info in self.all_servers())
+            await self.changed(HURRIED_POLL_SECONDS, hurry=False)
+
+    async def _pause(self) -> None:
+        """Wait for the next look: the long way, unless somebody is or becomes in a hurry."""
+        self._hurry.clear()
+        if not self._hurried:
+            try:
+                async with asyncio.timeout(POLL_SECONDS - HURRIED_POLL_SECONDS):
+                    await self._hurry.wait()
+            except TimeoutError:
+                pass
+        await asyncio.sleep(HURRIED_POLL_SECONDS)
+
+    def _keys_in_use(self, models: Iterable[str]) -> list[str]:
+        since = time.monotonic() - ASKED_SECONDS
+        self._asked = {model: at for model, at in self._asked.items() if at > since}
+        return [self._membership.key_of(model) for model in sorted({*models, *self._asked})]
+
+    async def _store(self, key: str, value: bytes) -> bool:
+        return await self._transport.store(
+            key, self._transport.peer_id, value, lifetime=LIFETIME_SECONDS
+        )
+
+    async def _tell(self, value: bytes) -> None:
+        """Bring the news to those who listen; who does not hear it finds it in the table."""
+        await asyncio.gather(
+            *(
+                self._transport.call(peer, NEWS_SERVICE, value, timeout=TELL_SECONDS)
+                for peer in self._round_trips.listeners()
+            ),
+            return_exceptions=True,
+        )
+
+    async def _hear_news(self, peer: str, value: bytes) -> bytes:
+        self._take_in(peer, value)
+        return b""
+
+    async def _read(self, key: str) -> None:
+        try:
+            async with asyncio.timeout(FIND_SECONDS):
+                found = await self._transport.find(key)
+        except (SuperbloomError, TimeoutError) as error:
+            logger.info("the shared table could not be read: %s", str(error) or "it took too long")
+            return
+        for peer, value in found.items():
+            self._take_in(peer, value)
+
+    def _take_in(self, peer: str, value: bytes) -> None:
+        """Keep an announcement if it is good and newer than what is known."""
+        now = time.time()
+        try:
+            info = decode_announcement(value, peer, self._transport, self._membership, now)
+        except ProtocolViolation as error:
+            self.refused += 1
+            logger.debug("an announcement of %s was refused: %s", peer[:100], error.message)
+            return
+        known = self._entries.get(peer)
+        if known is not None and info.announced_at <= known.info.announced_at:
+            return
+        if info.announced_at <= self._lost.get(peer, 0.0):
+            return
+        if known is None and len(self._entries) >= MOST_SERVERS:
+            return
+        self._lost.pop(peer, None)
+        age = max(0.0, now - info.announced_at)
+        self._entries[peer] = _Entry(info, time.monotonic() + max(0.0, LIFETIME_SECONDS - age))
+        self._transport.learn_addresses(peer, info.addresses)
+        if known is None or replace(known.info, announced_at=0.0) != replace(
+            info, announced_at=0.0
+        ):
+            self._tell_change()
+
+    def _forget_expired(self) -> None:
+        now = time.monotonic()
+        expired = [peer for peer, entry in self._entries.items() if entry.expires <= now]
+        for peer in expired:
+            del self._entries[peer]
+        self._lost = {p: at for p, at in self._lost.items() if at > time.time() - 600}
+        if expired:
+            self._tell_change()
+
+    def _tell_change(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()

@@ -1,0 +1,1 @@
+"""The view: a Qt window onto the node."""

@@ -1,0 +1,53 @@
+"""Our own drawings: SVG files whose strokes take the colour that is asked for."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from PySide6.QtCore import QByteArray, QRectF, Qt
+from PySide6.QtGui import QIcon, QPainter, QPixmap
+from PySide6.QtSvg import QSvgRenderer
+
+from superbloom.storage.paths import resource
+
+SIZES = (16, 20, 24, 32, 48, 64)
+"""In device pixels: what buttons and lists ask for at 100 % and 200 %."""
+
+
+def draw_icon(name: str, color: str) -> QIcon:
+    """The icon `name` with `currentColor` replaced."""
+    drawing = _drawing(name).replace(b"currentColor", color.encode())
+    return _icon(drawing, SIZES)
+
+
+def bloom_icon() -> QIcon:
+    """The program's own icon, in its own colours."""
+    return _icon(_drawing("superbloom"), (16, 22, 24, 32, 48, 64, 128, 256))
+
+
+def bloom_pixmap(size: int, ratio: float) -> QPixmap:
+    """The program's icon `size` logical pixels wide."""
+    pixmap = _pixmap(_drawing("superbloom"), round(size * ratio))
+    pixmap.setDevicePixelRatio(ratio)
+    return pixmap
+
+
+@cache
+def _drawing(name: str) -> bytes:
+    return resource("icons", f"{name}.svg").read_bytes()
+
+
+def _icon(drawing: bytes, sizes: tuple[int, ...]) -> QIcon:
+    icon = QIcon()
+    for size in sizes:
+        icon.addPixmap(_pixmap(drawing, size))
+    return icon
+
+
+def _pixmap(drawing: bytes, size: int) -> QPixmap:
+    pixmap = QPixmap(size, size)
+    pixmap.fill(Qt.GlobalColor.transparent)
+    painter = QPainter(pixmap)
+    QSvgRenderer(QByteArray(drawing)).render(painter, QRectF(0, 0, size, size))
+    painter.end()
+    return pixmap

@@ -1,0 +1,1 @@
+"""The models page: what can be fetched and used."""

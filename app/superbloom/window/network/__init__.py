@@ -1,0 +1,1 @@
+"""The swarm page: who holds which blocks."""

@@ -1,0 +1,66 @@
+"""Joining a swarm with a code that somebody sent."""
+
+from __future__ import annotations
+
+from PySide6.QtGui import QGuiApplication
+from PySide6.QtWidgets import QWidget
+
+from superbloom.control.messages import SwarmStatus
+from superbloom.domain.errors import SuperbloomError
+from superbloom.window.actions import Actions
+from superbloom.window.widgets.buttons import button
+from superbloom.window.widgets.sheet import Sheet, code_field
+
+PREFIX = "superbloom:"
+
+
+class JoinDialog(Sheet):
+    """Closes once the swarm is joined; says here why it was not."""
+
+    def __init__(self, actions: Actions, parent: QWidget) -> None:
+        super().__init__(
+            parent,
+            "Join a swarm",
+            "This computer leaves its present swarm. From then on the computers of the new one "
+            "that do the work can read what you ask and what is answered.",
+        )
+        self._actions = actions
+        self.code = code_field()
+        self.code.setPlaceholderText("Paste the code here")
+        self.code.textChanged.connect(self._typed)
+        self.join = button("Join", kind="primary")
+        self.join.clicked.connect(self._join)
+        cancel = button("Cancel")
+        cancel.clicked.connect(self.reject)
+        self.rows.addWidget(self.code)
+        self.foot.addWidget(cancel)
+        self.foot.addWidget(self.join)
+        self._typed()
+
+    def begin(self) -> None:
+        """Open, with the code from the clipboard if one is there."""
+        self.say("")
+        self.join.setText("Join")
+        found = QGuiApplication.clipboard().text().strip()
+        self.code.setPlainText(found if found.startswith(PREFIX) else "")
+        self.open()
+        self.code.setFocus()
+
+    def _typed(self) -> None:
+        self.join.setEnabled(bool(self.code.toPlainText().strip()))
+
+    def _join(self) -> None:
+        self.join.setEnabled(False)
+        self.join.setText("Joining …")
+        self.say("")
+        code = "".join(self.code.toPlainText().split())
+        self._actions.join_swarm(code, self._joined, self._failed)
+
+    def _joined(self, status: SwarmStatus) -> None:
+        self.join.setText("Join")
+        self.accept()
+
+    def _failed(self, error: SuperbloomError) -> None:
+        self.join.setText("Join")
+        self._typed()
+        self.say(str(error), "error")

@@ -1,0 +1,1 @@
+"""The share page: what this computer gives."""

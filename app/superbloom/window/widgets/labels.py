@@ -1,0 +1,63 @@
+"""Labels: headings, quiet text, text that is cut with an ellipsis where it does not fit."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import QSize, Qt
+from PySide6.QtGui import QPainter, QPaintEvent
+from PySide6.QtWidgets import QLabel, QSizePolicy, QWidget
+
+from superbloom.window.theme import scaled_font
+
+
+def label(text: str = "", *, scale: float = 1.0, bold: bool = False, tone: str = "") -> QLabel:
+    """Plain text; `tone` is muted, good, warning or error."""
+    made = QLabel(text)
+    made.setTextFormat(Qt.TextFormat.PlainText)
+    if scale != 1.0 or bold:
+        made.setFont(scaled_font(scale, bold=bold))
+    set_tone(made, tone)
+    return made
+
+
+def paragraph(text: str = "", *, tone: str = "muted", scale: float = 1.0) -> QLabel:
+    """Plain text over several lines."""
+    made = label(text, tone=tone, scale=scale)
+    made.setWordWrap(True)
+    return made
+
+
+def set_tone(widget: QWidget, tone: str) -> None:
+    """Change a label's tone where it is shown already."""
+    if widget.property("tone") != tone:
+        widget.setProperty("tone", tone)
+        widget.style().polish(widget)
+
+
+class ElidedLabel(QLabel):
+    """One line that gives way; the whole text stands in the tooltip."""
+
+    def __init__(self, text: str = "", *, tone: str = "") -> None:
+        super().__init__(text)
+        self.setTextFormat(Qt.TextFormat.PlainText)
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
+        set_tone(self, tone)
+
+    def minimumSizeHint(self) -> QSize:
+        return QSize(24, super().minimumSizeHint().height())
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        painter = QPainter(self)
+        area = self.contentsRect()
+        shown = self.fontMetrics().elidedText(
+            self.text(), Qt.TextElideMode.ElideRight, area.width()
+        )
+        self.setToolTip(self.text() if shown != self.text() else "")
+        self.style().drawItemText(
+            painter,
+            area,
+            int(self.alignment()),
+            self.palette(),
+            self.isEnabled(),
+            shown,
+            self.foregroundRole(),
+        )

@@ -1,0 +1,156 @@
+"""The quickest chain, checked against trying every chain there is."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from superbloom.domain.errors import BlocksMissing
+from superbloom.domain.model_card import Precision
+from superbloom.domain.route import Hop, choose_chain
+from superbloom.domain.span import Span
+from superbloom.domain.swarm_map import ServerInfo, ServerState
+
+
+def server(
+    peer: str,
+    start: int,
+    end: int,
+    *,
+    blocks: int = 8,
+    seconds: float = 1.0,
+    state: ServerState = ServerState.ONLINE,
+    free: int = 1000,
+    fingerprint: str = "f",
+) -> ServerInfo:
+    return ServerInfo(
+        peer=peer,
+        name=peer,
+        model="m",
+        fingerprint=fingerprint,
+        blocks=blocks,
+        span=Span(start, end),
+        state=state,
+        precision=Precision.BF16,
+        device="cpu",
+        version="1",
+        step_seconds=seconds,
+        prefill_tokens_per_second=1.0,
+        free_cache_tokens=free,
+        sessions=0,
+        addresses=(),
+        announced_at=0.0,
+    )
+
+
+def free_link(a: str | None, b: str | None) -> float:
+    return 0.0
+
+
+def slow_link(a: str | None, b: str | None) -> float:
+    return 10.0
+
+
+def every_assignment(servers: list[ServerInfo], part: Span) -> Iterator[tuple[ServerInfo, ...]]:
+    holders = [[s for s in servers if s.span.start <= b < s.span.end] for b in part]
+    return itertools.product(*holders)
+
+
+def cost(assignment: tuple[ServerInfo, ...], links: dict[tuple[str | None, str | None], float]):
+    total = links[None, assignment[0].peer] + links[assignment[-1].peer, None]
+    total += sum(s.step_seconds / len(s.span) for s in assignment)
+    changes = [(a, b) for a, b in itertools.pairwise(assignment) if a is not b]
+    return total + sum(links[a.peer, b.peer] for a, b in changes)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_it_is_the_quickest_of_all(data: st.DataObject) -> None:
+    blocks = data.draw(st.integers(1, 6))
+    numbers = st.floats(0, 10, allow_nan=False)
+    servers = []
+    for i in range(data.draw(st.integers(0, 4))):
+        start = data.draw(st.integers(0, blocks - 1))
+        end = data.draw(st.integers(start + 1, blocks))
+        servers.append(server(f"s{i}", start, end, blocks=blocks, seconds=data.draw(numbers)))
+    names = [None, *(s.peer for s in servers)]
+    links = {(a, b): data.draw(numbers) for a in names for b in names if a != b}
+    start = data.draw(st.integers(0, blocks - 1))
+    part = Span(start, data.draw(st.integers(start + 1, blocks)))
+    costs = [cost(assignment, links) for assignment in every_assignment(servers, part)]
+
+    def choose() -> tuple[Hop, ...]:
+        return choose_chain(servers, blocks, link=lambda a, b: links[a, b], part=part)
+
+    if not costs:
+        with pytest.raises(BlocksMissing):
+            choose()
+        return
+    hops = choose()
+    assert hops == choose()
+    assert [hops[0].blocks.start, hops[-1].blocks.end] == [part.start, part.end]
+    by_peer = {s.peer: s for s in servers}
+    assert all(by_peer[hop.peer].span.covers(hop.blocks) for hop in hops)
+    chosen = tuple(by_peer[hop.peer] for hop in hops for _ in hop.blocks)
+    assert [b for hop in hops for b in hop.blocks] == list(part)
+    assert cost(chosen, links) == pytest.approx(min(costs))
+
+
+def test_one_server_is_used_as_a_whole() -> None:
+    assert choose_chain([server("a", 0, 8)], 8, link=free_link) == (Hop("a", Span(0, 8)),)
+
+
+def test_links_that_cost_keep_the_chain_short() -> None:
+    fast = [server(f"f{i}", i, i + 1, seconds=0.01) for i in range(8)]
+    hops = choose_chain([*fast, server("whole", 0, 8, seconds=5)], 8, link=slow_link)
+    assert hops == (Hop("whole", Span(0, 8)),)
+
+
+def test_a_server_may_be_used_for_a_part_of_its_span() -> None:
+    hops = choose_chain([server("a", 0, 6), server("b", 4, 8)], 8, link=slow_link)
+    assert [hop.peer for hop in hops] == ["a", "b"]
+    assert hops[0].blocks.end == hops[1].blocks.start
+
+
+@pytest.mark.parametrize(
+    "useless",
+    [
+        server("b", 4, 8, state=ServerState.JOINING),
+        server("b", 4, 8, state=ServerState.OFFLINE),
+        server("b", 4, 8, state=ServerState.DRAINING),
+        server("b", 4, 8, fingerprint="other"),
+        server("b", 4, 8, blocks=9),
+        server("avoided", 4, 8),
+    ],
+)
+def test_servers_that_cannot_be_used(useless: ServerInfo) -> None:
+    with pytest.raises(BlocksMissing, match="4-7"):
+        choose_chain(
+            [server("a", 0, 4), useless],
+            8,
+            link=free_link,
+            fingerprint="f",
+            avoid=frozenset({"avoided"}),
+        )
+
+
+def test_the_missing_blocks_are_named() -> None:
+    with pytest.raises(BlocksMissing, match="blocks 0-1, 4-4, 7-7"):
+        choose_chain([server("a", 2, 4), server("b", 5, 7)], 8, link=free_link)
+
+
+def test_servers_without_room_only_where_nobody_else_is() -> None:
+    full = server("full", 0, 8, seconds=0.01, free=10)
+    roomy = server("roomy", 0, 4, seconds=9)
+    hops = choose_chain([full, roomy], 8, link=slow_link, cache_tokens=100)
+    assert hops == (Hop("roomy", Span(0, 4)), Hop("full", Span(4, 8)))
+
+
+def test_a_replacement_for_a_part() -> None:
+    servers = [server("a", 0, 8), server("b", 2, 5, seconds=0.1)]
+    hops = choose_chain(servers, 8, link=free_link, part=Span(2, 5), avoid=frozenset({"a"}))
+    assert hops == (Hop("b", Span(2, 5)),)

@@ -1,0 +1,46 @@
+"""The history gives back what was sent, and knows when it cannot."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from superbloom.pipeline.history import History
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.integers(1, 400)), max_size=12))
+def test_it_holds_what_a_list_would_hold(writes: list[tuple[int, int]]) -> None:
+    history, model = History(), torch.zeros(0, 2)
+    for number, (back, length) in enumerate(writes):
+        position = max(0, model.shape[0] - back)
+        rows = torch.full((length, 2), float(number))
+        history.write(position, rows)
+        model = torch.cat([model[:position], rows])
+    assert history.tokens == model.shape[0]
+    if history.tokens:
+        assert torch.equal(history.read(0, history.tokens), model)
+
+
+def test_a_gap_means_that_the_history_is_gone() -> None:
+    history = History()
+    history.write(0, torch.ones(3, 2))
+    history.write(5, torch.ones(1, 2))
+    assert history.gone
+    assert not history.holds(1)
+
+
+def test_it_forgets_rather_than_outgrow_its_limit() -> None:
+    history = History(limit_bytes=100 * 2 * 4)
+    history.write(0, torch.ones(100, 2))
+    assert history.holds(100)
+    history.write(100, torch.ones(1, 2))
+    assert history.gone
+
+
+def test_what_is_read_does_not_change_later() -> None:
+    history = History()
+    history.write(0, torch.ones(3, 2))
+    rows = history.read(0, 3)
+    history.write(1, torch.zeros(1, 2))
+    assert torch.equal(rows, torch.ones(3, 2))

@@ -1,0 +1,209 @@
+"""The directory believes what servers signed, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from superbloom.domain.errors import ProtocolViolation
+from superbloom.domain.model_card import Precision
+from superbloom.domain.span import Span
+from superbloom.domain.swarm_map import ServerInfo, ServerState
+from superbloom.swarm.announcement import decode_announcement, encode_announcement
+from superbloom.swarm.directory import Directory
+from superbloom.swarm.membership import Membership
+from superbloom.swarm.memory import MemoryNetwork, MemoryTransport
+
+MEMBERSHIP = Membership("ours", b"k" * 32)
+
+
+def info(peer: str, **changes: object) -> ServerInfo:
+    base = ServerInfo(
+        peer=peer,
+        name="a server",
+        model="toy",
+        fingerprint="f",
+        blocks=8,
+        span=Span(0, 4),
+        state=ServerState.ONLINE,
+        precision=Precision.BF16,
+        device="cpu",
+        version="1",
+        step_seconds=0.01,
+        prefill_tokens_per_second=100.0,
+        free_cache_tokens=1000,
+        sessions=0,
+        addresses=("/memory/p2p/x",),
+        announced_at=time.time(),
+    )
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
+class Pair:
+    """A server's and a client's directory."""
+
+    def __init__(self) -> None:
+        self.network = MemoryNetwork(seed=1)
+        self.server_transport = self.network.join("server")
+        self.client_transport = self.network.join("client")
+        self.server = Directory(self.server_transport, MEMBERSHIP)
+        self.client = Directory(self.client_transport, MEMBERSHIP)
+
+    async def put(self, value: bytes, peer: str = "server") -> None:
+        await self.server_transport.store(MEMBERSHIP.key_of("toy"), peer, value, lifetime=30)
+
+
+@pytest.fixture
+def pair() -> Pair:
+    return Pair()
+
+
+async def test_an_announced_server_is_seen_by_all(pair: Pair) -> None:
+    announced = info("server")
+    assert await pair.server.announce(announced)
+    await pair.client.refresh("toy")
+    assert pair.client.servers("toy") == (announced,)
+    assert pair.client.servers("other") == ()
+    assert pair.client.all_servers() == (announced,)
+
+
+async def test_a_goodbye_is_seen(pair: Pair) -> None:
+    await pair.server.announce(info("server"))
+    await pair.server.goodbye(info("server"))
+    await pair.client.refresh("toy")
+    assert pair.client.servers("toy") == ()
+
+
+async def test_a_lost_server_is_back_when_it_announces_itself_anew(pair: Pair) -> None:
+    first = info("server")
+    await pair.server.announce(first)
+    await pair.client.refresh("toy")
+    pair.client.mark_lost("server")
+    await pair.client.refresh("toy")
+    assert pair.client.servers("toy") == ()
+    await pair.server.announce(replace(first, announced_at=first.announced_at + 1))
+    await pair.client.refresh("toy")
+    assert len(pair.client.servers("toy")) == 1
+
+
+async def test_a_server_that_stops_announcing_is_forgotten(pair: Pair) -> None:
+    await pair.server.announce(info("server", announced_at=time.time() - 40))
+    await pair.client.refresh("toy")
+    assert pair.client.servers("toy") == ()
+
+
+async def test_a_record_from_the_future_does_not_live_for_ever(pair: Pair) -> None:
+    await pair.server.announce(info("server", announced_at=time.time() + 10_000))
+    await pair.client.refresh("toy")
+    assert pair.client.servers("toy") == ()
+    assert pair.client.refused == 1
+
+
+async def test_an_older_record_does_not_replace_a_newer_one(pair: Pair) -> None:
+    now = time.time()
+    await pair.server.announce(info("server", sessions=2, announced_at=now))
+    await pair.client.refresh("toy")
+    old = info("server", sessions=1, announced_at=now - 5)
+    await pair.put(encode_announcement(old, pair.server_transport, MEMBERSHIP))
+    await pair.client.refresh("toy")
+    assert pair.client.servers("toy")[0].sessions == 2
+
+
+FORGED: dict[str, dict[str, object]] = {
+    "a span outside": {"span": Span(6, 12)},
+    "not a number": {"step_seconds": float("nan")},
+    "endless": {"prefill_tokens_per_second": float("inf")},
+    "negative": {"step_seconds": -1.0},
+    "too many blocks": {"blocks": 10**9},
+    "a huge count": {"free_cache_tokens": 2**60},
+    "a long text": {"version": "x" * 1000},
+    "control characters": {"fingerprint": "a\x1b[2Jb"},
+    "another peer": {"peer": "client"},
+}
+
+
+@pytest.mark.parametrize("name", FORGED)
+async def test_what_no_server_would_say_is_refused(pair: Pair, name: str) -> None:
+    forged = replace(info("server"), **FORGED[name])  # type: ignore[arg-type]
+    await pair.put(encode_announcement(forged, pair.server_transport, MEMBERSHIP))
+    await pair.client.refresh("toy")
+    assert pair.client.servers("toy") == ()
+    assert pair.client.refused == 1
+
+
+async def test_nobody_can_announce_another_peer(pair: Pair) -> None:
+    value = encode_announcement(info("client"), pair.server_transport, MEMBERSHIP)
+    await pair.put(value, peer="client")
+    await pair.client.refresh("toy")
+    assert pair.client.servers("toy") == ()
+
+
+async def test_strangers_are_not_heard(pair: Pair) -> None:
+    strangers = Membership("ours", b"other secret" * 3)
+    await pair.put(encode_announcement(info("server"), pair.server_transport, strangers))
+    await pair.client.refresh("toy")
+    assert pair.client.servers("toy") == ()
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=400))
+def test_random_bytes_are_refused(data: bytes) -> None:
+    transport: MemoryTransport = MemoryNetwork(seed=1).join("client")
+    with pytest.raises(ProtocolViolation):
+        decode_announcement(data, "server", transport, MEMBERSHIP, time.time())
+
+
+@given(st.data())
+def test_a_changed_byte_is_refused(data: st.DataObject) -> None:
+    network = MemoryNetwork(seed=1)
+    server, client = network.join("server"), network.join("client")
+    announced = info("server", announced_at=1e9)
+    value = bytearray(encode_announcement(announced, server, MEMBERSHIP))
+    place = data.draw(st.integers(0, len(value) - 1))
+    value[place] ^= data.draw(st.integers(1, 255))
+    with pytest.raises(ProtocolViolation):
+        decode_announcement(bytes(value), "server", client, MEMBERSHIP, now=1e9)
+
+
+@contextlib.asynccontextmanager
+async def running(directory: Directory) -> AsyncIterator[None]:
+    task = asyncio.create_task(directory.run(lambda: ["toy"]))
+    yield
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_who_waits_for_a_change_hears_of_it(pair: Pair) -> None:
+    async with running(pair.client):
+        waiting = asyncio.create_task(pair.client.changed(10))
+        await asyncio.sleep(0)
+        await pair.server.announce(info("server"))
+        assert await waiting
+        assert len(pair.client.servers("toy")) == 1
+        assert not await pair.client.changed(0.01)
+
+
+async def test_round_trips_are_measured(pair: Pair) -> None:
+    pair.network.delay(0.02, "server", "client")
+    await pair.server.announce(info("server"))
+    assert pair.client.round_trip("server") is None
+    async with running(pair.client), asyncio.timeout(10):
+        while (seconds := pair.client.round_trip("server")) is None:
+            await asyncio.sleep(0.01)
+    assert 0.04 <= seconds < 2
+
+
+async def test_a_server_that_does_not_answer_pings_does_no_harm(pair: Pair) -> None:
+    await pair.server.announce(info("server"))
+    pair.network.cut("server", "client")
+    async with running(pair.client):
+        await pair.client.changed(5)
+        assert len(pair.client.servers("toy")) == 1
+    assert pair.client.round_trip("server") is None

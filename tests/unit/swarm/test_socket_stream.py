@@ -1,0 +1,122 @@
+"""Frames over a socket, against a peer that may write anything."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator
+
+import pytest
+
+from superbloom.domain.errors import PeerLost
+from superbloom.swarm.socket_stream import PART_BYTES, SocketStream
+from superbloom.swarm.transport import MAX_FRAME_BYTES
+
+MORE = 0x8000_0000
+
+
+class Ends:
+    """A stream, and the bare socket at its other end."""
+
+    def __init__(self, stream: SocketStream, other: socket.socket) -> None:
+        self.stream = stream
+        self.other = other
+
+    async def write(self, data: bytes) -> None:
+        await asyncio.get_running_loop().sock_sendall(self.other, data)
+
+
+@pytest.fixture
+async def ends() -> AsyncIterator[Ends]:
+    mine, other = socket.socketpair()
+    other.setblocking(False)
+    reader, writer = await asyncio.open_connection(sock=mine)
+    stream = SocketStream("peer", reader, writer)
+    yield Ends(stream, other)
+    await stream.close()
+    other.close()
+
+
+def header(length: int, more: bool = False) -> bytes:
+    return (length | (MORE if more else 0)).to_bytes(4, "big")
+
+
+async def test_parts_make_a_frame_and_show_life(ends: Ends) -> None:
+    part = os.urandom(PART_BYTES)
+    waiting = asyncio.create_task(ends.stream.receive())
+    await ends.write(header(PART_BYTES, more=True) + part)
+    async with asyncio.timeout(5):
+        while ends.stream.received_bytes < PART_BYTES:
+            await asyncio.sleep(0)
+    assert not waiting.done()
+    await ends.write(header(3) + b"end")
+    assert await waiting == part + b"end"
+
+
+async def test_a_cancelled_receive_loses_nothing(ends: Ends) -> None:
+    await ends.write(header(5))
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.02):
+            await ends.stream.receive()
+    await ends.write(b"frame" + header(2) + b"ab")
+    assert await ends.stream.receive() == b"frame"
+    assert await ends.stream.receive() == b"ab"
+
+
+async def test_a_connection_that_just_ends_was_reset(ends: Ends) -> None:
+    await ends.write(header(5) + b"fra")
+    ends.other.close()
+    with pytest.raises(PeerLost, match="broke off"):
+        await ends.stream.receive()
+    with pytest.raises(PeerLost):
+        await ends.stream.send(b"x")
+
+
+async def test_an_end_in_good_order(ends: Ends) -> None:
+    await ends.write(header(1) + b"a" + b"\xff" * 4)
+    assert await ends.stream.receive() == b"a"
+    assert await ends.stream.receive() is None
+    with pytest.raises(PeerLost):
+        await ends.stream.send(b"x")
+
+
+@pytest.mark.parametrize("length", [PART_BYTES + 1, MORE - 1])
+async def test_a_part_that_is_too_long_is_never_buffered(ends: Ends, length: int) -> None:
+    await ends.write(header(length) + b"x" * 100)
+    with pytest.raises(PeerLost, match="too long"):
+        await ends.stream.receive()
+
+
+async def test_a_frame_of_too_many_parts_is_refused(ends: Ends) -> None:
+    async def write() -> None:
+        for _ in range(MAX_FRAME_BYTES // PART_BYTES + 1):
+            await ends.write(header(PART_BYTES, more=True) + bytes(PART_BYTES))
+
+    writing = asyncio.create_task(write())
+    with pytest.raises(PeerLost, match="too long"):
+        await ends.stream.receive()
+    await asyncio.gather(writing, return_exceptions=True)
+
+
+async def test_random_bytes_end_in_a_loss(ends: Ends) -> None:
+    await ends.write(b"GET / HTTP/1.1\r\n\r\n")
+    with pytest.raises(PeerLost):
+        await ends.stream.receive()
+
+
+async def test_a_close_ends_a_wait(ends: Ends) -> None:
+    waiting = asyncio.create_task(ends.stream.receive())
+    await asyncio.sleep(0)
+    await ends.stream.close()
+    with pytest.raises(PeerLost):
+        await waiting
+
+
+async def test_a_close_does_not_wait_for_a_peer_that_reads_nothing(ends: Ends) -> None:
+    sending = asyncio.create_task(ends.stream.send(bytes(8_000_000)))
+    await asyncio.sleep(0.01)
+    async with asyncio.timeout(5):
+        await ends.stream.close()
+        with pytest.raises(PeerLost):
+            await sending
