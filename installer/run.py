@@ -6,8 +6,10 @@ python3 installer/run.py test [ARGS]     install what the tests need, then run t
 python3 installer/run.py install [EXTRA] install only (EXTRA: test or dev)
 python3 installer/run.py WORD [ARGS]     any command of `superbloom`, say `chat` or `status`
 
-Everything goes into the folder .venv at the top of this tree, nothing elsewhere. An interrupted
-run goes on where it stopped; a finished one is not repeated until pyproject.toml changes.
+Everything goes into the folder .venv at the top of this tree, pip's cache too; beside it pip notes
+the program in app/superbloom.egg-info. Only as root on Debian or Ubuntu does it change the system:
+apt-get installs missing packages. An interrupted run goes on where it stopped; a finished one is
+not repeated until pyproject.toml changes.
 Standard library only, and its syntax suits older Pythons so that it can name what is missing.
 """
 
@@ -113,9 +115,15 @@ def install(extra: str, *, window: bool) -> None:
         pip("--editable", f"{ROOT}[{extra}]" if extra else str(ROOT))
         done = (done or set()) | (parts - {"window"})
         write_stamp(done)
+        shutil.rmtree(cache(), ignore_errors=True)
     if window and "window" not in done:
         check_window_libraries()
         write_stamp(done | {"window"})
+
+
+def cache() -> Path:
+    """Where pip keeps what it has fetched until all is installed, so that the next run goes on."""
+    return ENVIRONMENT / "pip-cache"
 
 
 def fingerprint() -> str:
@@ -139,7 +147,7 @@ def write_stamp(parts: set[str]) -> None:
 
 def check_disk() -> None:
     """Raises Refused if the packages would not fit."""
-    needed = (10 if has_nvidia() and not WINDOWS else 4) * GIGABYTE
+    needed = (12 if has_nvidia() and not WINDOWS else 4) * GIGABYTE
     free = shutil.disk_usage(ROOT).free
     if free < needed and not PYTHON.exists():
         raise Refused(
@@ -150,14 +158,14 @@ def check_disk() -> None:
 
 def make_environment() -> None:
     """Make .venv with pip in it; a half-made one is made anew."""
-    if PYTHON.exists() and quiet([str(PYTHON), "-m", "pip", "--version"]):
+    if PYTHON.exists() and quiet([str(PYTHON), "-P", "-m", "pip", "--version"]):
         return
     if importlib.util.find_spec("ensurepip") is None:
         minor = sys.version_info[1]
         system_packages(f"python3.{minor}-venv", "Python's module for environments is missing")
     say(f"Making the environment {ENVIRONMENT} ...")
     made = subprocess.run(
-        [sys.executable, "-m", "venv", "--clear", str(ENVIRONMENT)],
+        [sys.executable, "-P", "-m", "venv", "--clear", str(ENVIRONMENT)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -179,9 +187,8 @@ def take_small_torch() -> None:
     """
     if platform.system() != "Linux" or has_nvidia():
         return
-    if quiet(
-        [str(PYTHON), "-c", "import importlib.util as u, sys; sys.exit(not u.find_spec('torch'))"]
-    ):
+    has_torch = "import importlib.util as u, sys; sys.exit(not u.find_spec('torch'))"
+    if quiet([str(PYTHON), "-P", "-c", has_torch]):
         return
     from_disk = ("--no-index",)
     from_pytorch = ("--index-url", CPU_BUILDS, "--retries", "1", "--timeout", "15")
@@ -209,7 +216,8 @@ def torch_release() -> str:
 
 def pip(*words: str) -> None:
     """Run `pip install WORDS`; the full output goes to the log. Raises Refused if it fails."""
-    command = [str(PYTHON), "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
+    command = [str(PYTHON), "-P", "-m", "pip", "install"]
+    command += ["--no-input", "--disable-pip-version-check"]
     with LOG.open("a", encoding="utf-8") as log:
         log.write(f"\n$ pip install {shlex.join(words)}\n")
         with subprocess.Popen(
@@ -217,6 +225,7 @@ def pip(*words: str) -> None:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
+            env={"PIP_CACHE_DIR": str(cache()), **os.environ},
             text=True,
             encoding="utf-8",
             errors="replace",
@@ -292,11 +301,11 @@ def explain(lines: list[str]) -> Refused:
 
 def check_window_libraries() -> None:
     """On Linux, see that Qt finds its system libraries; install them, or say how."""
-    if platform.system() != "Linux" or quiet([str(PYTHON), "-c", QT_CHECK]):
+    if platform.system() != "Linux" or quiet([str(PYTHON), "-P", "-c", QT_CHECK]):
         return
     system_packages(QT_PACKAGES, "Qt's window needs libraries of the system that are missing")
     checked = subprocess.run(
-        [str(PYTHON), "-c", QT_CHECK], capture_output=True, text=True, check=False
+        [str(PYTHON), "-P", "-c", QT_CHECK], capture_output=True, text=True, check=False
     )
     if checked.returncode:
         last = checked.stderr.strip().splitlines()[-1]
@@ -344,15 +353,20 @@ def start(*words: str) -> int:
     os.execv(command[0], command)
 
 
+def start_program(*words: str) -> int:
+    """Hand over to `superbloom WORDS`; -P keeps out the modules of the folder it is called in."""
+    return start("-P", "-m", "superbloom", *words)
+
+
 def open_window() -> int:
     """Open the window; without a display, the chat in the terminal."""
     if has_display():
         install("", window=True)
-        return start("-m", "superbloom")
+        return start_program()
     install("", window=False)
     if sys.stdin.isatty():
         say("There is no display here, so the chat opens in this terminal.")
-        return start("-m", "superbloom", "chat")
+        return start_program("chat")
     say("Installed. There is no display here for the window; chat in a terminal with:")
     print(f"  {shlex.quote(sys.executable)} {shlex.quote(sys.argv[0])} chat")
     return 0
@@ -376,7 +390,7 @@ def run(words: list[str]) -> int:
         os.chdir(ROOT)
         return start("-m", "pytest", *words[1:])
     install("", window=words[0] == "window")
-    return start("-m", "superbloom", *words)
+    return start_program(*words)
 
 
 def say(text: str) -> None:

@@ -111,3 +111,11 @@ def starter_data(pytestconfig: pytest.Config) -> Path:
 def starter_folder(starter_data: Path) -> Path:
     """The starter as an ordinary model folder; copy it before changing anything in it."""
     return starter_data / "models" / STARTER
+
+
+@pytest.fixture(scope="session")
+def qapp_cls() -> type:
+    """The program's own application object, which pytest-qt makes once for all tests."""
+    from superbloom.window.program import Program
+
+    return Program

@@ -36,7 +36,7 @@ def _run(word: str, rest: list[str]) -> int:
 
 
 def split_word(arguments: list[str]) -> tuple[str, list[str]]:
-    """The first word and what belongs to it; a folder given before the word goes behind it.
+    """The first word and what belongs to it; a folder given before the word goes to the end.
 
     Nothing, or a folder alone, means the window; another option in front means no word ("").
     """
@@ -53,7 +53,9 @@ def split_word(arguments: list[str]) -> tuple[str, list[str]]:
         return "window", folder
     if arguments[at].startswith("-"):
         return "", arguments
-    return arguments[at], [*folder, *arguments[at + 1 :]]
+    rest = arguments[at + 1 :]
+    end = rest.index("--") if "--" in rest else len(rest)  # behind it there are no options
+    return arguments[at], [*rest[:end], *folder, *rest[end:]]
 
 
 if __name__ == "__main__":

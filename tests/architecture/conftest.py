@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -17,6 +18,8 @@ def tracked() -> tuple[Path, ...]:
         ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     if listed.returncode:
+        if os.environ.get("CI"):
+            pytest.fail(f"git does not list the files: {listed.stderr.strip()}")
         pytest.skip("this tree is not a git checkout")
     names = [Path(name) for name in listed.stdout.split("\0") if name]
     return tuple(name for name in names if (ROOT / name).is_file())

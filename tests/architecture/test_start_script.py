@@ -128,6 +128,28 @@ def test_without_root_the_missing_system_packages_are_one_line_to_run(
     )
 
 
+def test_pip_keeps_its_cache_in_the_environment(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PIP_CACHE_DIR", raising=False)
+    fake = script.ENVIRONMENT / "python"
+    fake.write_text('#!/bin/sh\necho "cache: $PIP_CACHE_DIR"\n')
+    fake.chmod(0o700)
+    monkeypatch.setattr(script, "PYTHON", fake)
+    script.pip("something")
+    assert f"cache: {script.ENVIRONMENT / 'pip-cache'}\n" in script.LOG.read_text()
+
+
+def test_the_program_sees_no_modules_of_the_folder_it_is_called_in(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[tuple[str, ...]] = []
+    monkeypatch.setattr(script, "start", lambda *words: started.append(words) or 0)
+    script.write_stamp({"window"})
+    assert script.run(["status", "--json"]) == 0
+    assert started == [("-P", "-m", "superbloom", "status", "--json")]
+
+
 def test_an_unknown_extra_is_refused(script: ModuleType) -> None:
     with pytest.raises(script.Refused, match="install"):
         script.run(["install", "everything"])

@@ -12,6 +12,7 @@ import torch
 from superbloom.domain.errors import PeerLost, SessionRefused
 from superbloom.domain.generation import ChatPhase
 from superbloom.pipeline import session as session_module
+from superbloom.pipeline import stall
 from superbloom.pipeline.messages import (
     PUSH_SERVICE,
     SESSION_SERVICE,
@@ -29,6 +30,8 @@ from superbloom.pipeline.messages import (
     decode_frame,
     encode_frame,
 )
+from superbloom.pipeline.server import FIRST_FRAME_BYTES
+from superbloom.pipeline.step_room import PeerRoom
 from superbloom.swarm.live_stream import LiveStream
 from superbloom.swarm.membership import Membership
 from superbloom.swarm.memory import MemoryTransport
@@ -72,12 +75,14 @@ def opening(swarm: ToySwarm, client: MemoryTransport, server: str, **changes: ob
     return Open(**(fields | changes))  # type: ignore[arg-type]
 
 
-async def talk(client: MemoryTransport, server: str, *frames: bytes) -> list[object]:
-    """Say `frames` to a server; what it says until it ends the stream or 2 s pass."""
+async def talk(
+    client: MemoryTransport, server: str, *frames: bytes, linger: float = 2
+) -> list[object]:
+    """Say `frames` to a server; what it says until it ends the stream or `linger` s pass."""
     stream = LiveStream(await client.open_stream(server, SESSION_SERVICE, timeout=2))
     heard: list[object] = []
     try:
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(linger):
             for frame in frames:
                 await stream.send(frame)
             while (data := await stream.receive()) is not None:
@@ -188,6 +193,33 @@ async def test_a_stranger_cannot_push_into_a_session(swarm: ToySwarm) -> None:
     assert list((await asked.end()).token_ids) == whole()
 
 
+@pytest.mark.parametrize("service", [SESSION_SERVICE, PUSH_SERVICE])
+async def test_a_stranger_says_little_before_it_is_known(swarm: ToySwarm, service: str) -> None:
+    server = swarm.add("a", 0, BLOCKS)
+    mallory = swarm.network.join("mallory")
+    stream = LiveStream(await mallory.open_stream(server.peer, service, timeout=2))
+    with pytest.raises(PeerLost, match="too long"):
+        async with asyncio.timeout(3):
+            await stream.send(bytes(FIRST_FRAME_BYTES + 1))
+            await stream.receive()
+    await stream.close()
+
+
+async def test_what_waits_in_a_session_is_bounded(
+    swarm: ToySwarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weight = torch.ones(2, HIDDEN).nbytes
+    monkeypatch.setattr(PeerRoom.__init__, "__defaults__", (10 * weight,))
+    server = swarm.add("a", 0, BLOCKS)
+    server.executor.hold.clear()
+    mallory = swarm.network.join("mallory")
+    opened = encode_frame(opening(swarm, mallory, server.peer))
+    heard = await talk(mallory, server.peer, opened, *[step() for _ in range(40)], linger=0.3)
+    assert [type(frame) for frame in heard] == [Opened]
+    assert max(server.executor.most_queued.values()) <= 10
+    server.executor.hold.set()
+
+
 async def test_another_swarm_is_refused_in_words(swarm: ToySwarm) -> None:
     swarm.add("a", 0, BLOCKS)
     stranger = swarm.client(swarm.network.join("stranger"), Membership("others", b"x" * 32))
@@ -264,7 +296,9 @@ async def test_a_server_that_lies_is_replaced(swarm: ToySwarm, name: str) -> Non
 async def test_a_server_that_never_answers_is_replaced(
     swarm: ToySwarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session_module, "STEP_SECONDS", 0.5)
+    monkeypatch.setattr(session_module, "LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(stall, "STALL_SECONDS", 0.3)
+    monkeypatch.setattr(stall, "STALL_SECONDS_PER_TOKEN", 0.0)
     swarm.add("a", 0, 3)
     swarm.add("honest", 3, 6, announced_step_seconds=0.5)
     LyingServer(swarm, None)

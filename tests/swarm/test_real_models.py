@@ -28,6 +28,7 @@ from superbloom.inference.weights import fingerprint
 from superbloom.pipeline.remote_model import RemoteModel
 from superbloom.pipeline.served_model import ServedModel
 from superbloom.pipeline.server import BlockServer
+from superbloom.pipeline.swarm_access import SwarmAccess
 from superbloom.swarm.membership import Membership
 from superbloom.swarm.memory import MemoryNetwork
 from toy_model import ToyTokenizer
@@ -74,10 +75,13 @@ class RealSwarm:
             blocks=blocks,
             hidden_size=ends.hidden_size,
         )
-        self.model = RemoteModel(
+        access = SwarmAccess(
             transport=self.network.join("client"),
             membership=self.membership,
             directory=self.directory,  # type: ignore[arg-type]
+        )
+        self.model = RemoteModel(
+            present=lambda: access,
             ends=ends,
             tokenizer=ToyTokenizer(),  # type: ignore[arg-type]
             served=self.served,

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from superbloom.domain.errors import SessionRefused
 from superbloom.domain.generation import ChatPhase
 from superbloom.domain.sampling import SamplingSettings
 from toy_model import toy_continuation
@@ -82,6 +83,55 @@ async def test_a_parked_session_makes_room_for_others(swarm: ToySwarm) -> None:
     await other.close()
     second = [*FIRST, *whole(FIRST), 7]
     assert await ask(swarm, second) == whole(second)
+
+
+async def test_a_session_that_never_fits_costs_nobody_its_place(swarm: ToySwarm) -> None:
+    server = swarm.add("a", 0, 6, room=700)
+    await ask(swarm, FIRST)
+    other = swarm.client(swarm.network.join("other"), swarm.membership)
+    with pytest.raises(SessionRefused, match="room"):
+        await Asked(other, [3] * 800, SHORT).end()
+    await other.close()
+    before = server.executor.tokens
+    assert await ask(swarm, FIRST) == whole(FIRST)
+    assert server.executor.tokens - before == SHORT.max_tokens
+
+
+async def test_only_as_many_parked_sessions_end_as_must(swarm: ToySwarm) -> None:
+    server = swarm.add("a", 0, 6, room=700)
+    prompts = [[n + 1] * 200 for n in range(3)]
+    for prompt in prompts:
+        await ask(swarm, prompt)
+    other = swarm.client(swarm.network.join("other"), swarm.membership)
+    await Asked(other, [9] * 250, SHORT).end()
+    await other.close()
+    before = server.executor.tokens
+    assert await ask(swarm, prompts[2]) == whole(prompts[2])
+    assert server.executor.tokens - before == SHORT.max_tokens
+
+
+async def test_a_client_that_reads_nothing_holds_up_neither_a_newcomer_nor_the_end(
+    swarm: ToySwarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = swarm.add("a", 0, 6, room=700)
+    await ask(swarm, FIRST)
+    (resting,) = server.server._sessions.values()
+
+    async def never(_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(resting, "_tell", never)
+    other = swarm.client(swarm.network.join("other"), swarm.membership)
+    prompt = [9] * 500
+    async with asyncio.timeout(1):
+        assert list((await Asked(other, prompt, SHORT).end()).token_ids) == whole(prompt)
+    (busy,) = [s for s in server.server._sessions.values() if s is not resting]
+    monkeypatch.setattr(busy, "_tell", never)
+    async with asyncio.timeout(8):
+        await server.server.drain(0.1)
+        await server.server.close()
+    assert not server.server._sessions
+    await other.close()
 
 
 async def test_a_session_that_cannot_grow_is_begun_anew(swarm: ToySwarm) -> None:

@@ -91,6 +91,7 @@ class ToyExecutor:
         self.room = room
         self.steps = 0
         self.tokens = 0
+        self.most_queued: dict[bytes, int] = {}
         self.hold = threading.Event()
         self.hold.set()
         self._inputs: dict[bytes, tuple[Span, list[Tensor]]] = {}
@@ -108,6 +109,8 @@ class ToyExecutor:
         self._queued[session] = []
 
     def extend(self, session: bytes, max_tokens: int, *, position: int | None = None) -> None:
+        if session not in self._inputs:
+            raise SessionRefused("This session is not open.")
         if position is not None and any(
             position > rows.shape[0] for rows in self._inputs[session][1]
         ):
@@ -120,9 +123,17 @@ class ToyExecutor:
             raise SessionRefused(f"There is room for {self.room - others} tokens.")
         self._reserved[session] = max_tokens
 
+    def missing_bytes(self, blocks: Span, max_tokens: int) -> int:
+        return max_tokens - (self.room - sum(self._reserved.values()))
+
+    def reserved_bytes(self, session: bytes) -> int:
+        return self._reserved.get(session, 0)
+
     def submit(self, session: bytes, position: int, hidden: Tensor) -> Future[Tensor]:
         future = self._thread.submit(self._run, session, position, hidden)
         self._queued[session].append(future)
+        waiting = sum(not queued.done() for queued in self._queued[session])
+        self.most_queued[session] = max(waiting, self.most_queued.get(session, 0))
         return future
 
     def drop_queued(self, session: bytes) -> None:

@@ -16,6 +16,7 @@ from superbloom.domain.swarm_map import ServerInfo, ServerState
 from superbloom.pipeline.remote_model import RemoteModel
 from superbloom.pipeline.served_model import ServedModel
 from superbloom.pipeline.server import BlockServer
+from superbloom.pipeline.swarm_access import SwarmAccess
 from superbloom.swarm.membership import Membership
 from superbloom.swarm.memory import MemoryNetwork, MemoryTransport
 from toy_model import HIDDEN, ToyEnds, ToyExecutor, ToyTokenizer
@@ -76,13 +77,17 @@ class ToySwarm:
         self.directory = ListedServers()
         self.servers: dict[str, ToyServer] = {}
         self.client_transport = self.network.join("client")
+        self.access: dict[str, SwarmAccess | None] = {}
         self.model = self.client(self.client_transport, self.membership)
 
     def client(self, transport: MemoryTransport, membership: Membership) -> RemoteModel:
-        return RemoteModel(
+        self.access[transport.peer_id] = SwarmAccess(
             transport=transport,
             membership=membership,
             directory=self.directory,  # type: ignore[arg-type]
+        )
+        return RemoteModel(
+            present=lambda: self.access[transport.peer_id],
             ends=ToyEnds(),  # type: ignore[arg-type]
             tokenizer=ToyTokenizer(),  # type: ignore[arg-type]
             served=SERVED,

@@ -22,6 +22,7 @@ from superbloom.inference.tokenizer import ChatTokenizer
 from superbloom.inference.weights import fingerprint, read_config
 from superbloom.pipeline.remote_model import RemoteModel
 from superbloom.pipeline.served_model import ServedModel
+from superbloom.pipeline.swarm_access import SwarmAccess
 from superbloom.swarm.directory import Directory
 from superbloom.swarm.hivemind_transport import HivemindTransport
 from superbloom.swarm.membership import Membership
@@ -110,10 +111,9 @@ class ChainClient:
         shape = shape_of(config)
         self.blocks = shape.blocks
         self.tokenizer = ChatTokenizer.load(folder)
+        access = SwarmAccess(transport=transport, membership=membership, directory=directory)
         self.model = RemoteModel(
-            transport=transport,
-            membership=membership,
-            directory=directory,
+            present=lambda: access,
             ends=ClientEnds.load(folder, precision=Precision.FP32, device=torch.device("cpu")),
             tokenizer=self.tokenizer,
             served=ServedModel(

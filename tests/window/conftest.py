@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from PySide6.QtCore import QCoreApplication, QEvent, QTimer, QtMsgType, qInstallMessageHandler
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
+from shiboken6 import isValid
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -24,6 +26,7 @@ HARMLESS = (
     "No such signal QPlatformNativeInterface::systemTrayWindowChanged",
     "This plugin does not support propagateSizeHints",
     "This plugin does not support raise()",
+    "This plugin does not support grabbing the keyboard",
 )
 QUICK = 5000
 """Milliseconds that a test waits at most for something that comes at once."""
@@ -31,7 +34,7 @@ QUICK = 5000
 
 @pytest.fixture(autouse=True)
 def qt_is_silent(qapp: QApplication) -> Iterator[None]:
-    """Fail on any warning of Qt's but the two harmless ones."""
+    """Fail on any warning of Qt's but the harmless ones."""
     said: list[str] = []
 
     def note(kind: QtMsgType, context: object, words: str) -> None:
@@ -52,9 +55,20 @@ def nothing_of_qt_stays(qapp: QApplication, qt_is_silent: None) -> Iterator[None
         QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
         QCoreApplication.processEvents()
     shown = [one for one in QApplication.topLevelWidgets() if one.isVisible()]
-    running = [one for one in qapp.findChildren(QTimer) if one.isActive()]
     assert not shown
-    assert not running
+    fresh = [one for one in running_timers() if one not in _left]
+    _left.extend(fresh)
+    assert not fresh
+
+
+_left: list[QTimer] = []
+"""What earlier tests left running, which is told once."""
+
+
+def running_timers() -> list[QTimer]:
+    """Those made here, whoever holds them: most have no parent in common."""
+    timers = [one for one in gc.get_objects() if type(one) is QTimer]
+    return [one for one in timers if isValid(one) and one.isActive()]
 
 
 @pytest.fixture

@@ -60,7 +60,7 @@ from superbloom.domain.errors import ControlRefused, InviteInvalid, SuperbloomEr
 from superbloom.domain.generation import ChatPhase
 from superbloom.domain.model_card import Precision
 from superbloom.domain.sampling import EndReason
-from superbloom.domain.sharing import ShareState, ShareStatus
+from superbloom.domain.sharing import ShareRequest, ShareState, ShareStatus
 from superbloom.domain.span import Span
 from superbloom.domain.swarm_map import ServerInfo, ServerState
 
@@ -127,6 +127,8 @@ class FakeNode(QObject):
         self.received: list[Any] = []
         self.script: dict[type, Callable[[Any], Any]] = {}
         """By request: gives a reply or a SuperbloomError; None answers nothing."""
+        self.answering: dict[str, str] = {}
+        """By conversation: the answer that is said to be running."""
         self.models: tuple[ModelInfo, ...] = (model(),)
         self.model = MODEL
         self.share = ShareStatus(
@@ -138,6 +140,7 @@ class FakeNode(QObject):
             device="cpu",
             memory_bytes=812 * MB,
             peer="12D3KooWmine",
+            wish=ShareRequest(model=MODEL),
         )
         self.swarm = SwarmStatus(
             name="meadow",
@@ -312,6 +315,7 @@ class FakeNode(QObject):
         return Transcript(
             conversation=self.conversations[request.conversation],
             messages=self.transcripts[request.conversation],
+            answering=self.answering.get(request.conversation, ""),
         )
 
     def _on_NewConversation(self, request: NewConversation) -> Conversation:
@@ -342,7 +346,8 @@ class FakeNode(QObject):
         return Done()
 
     def _on_StartShare(self, request: StartShare) -> ShareStatus:
-        self.share = replace(self.share, state=ShareState.STARTING, wanted=True)
+        wish = request.request or self.share.wish
+        self.share = replace(self.share, state=ShareState.STARTING, wanted=True, wish=wish)
         self.tell(ShareChanged(status=self.share))
         return self.share
 

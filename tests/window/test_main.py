@@ -15,10 +15,25 @@ from fake_node import FakeNode, Until
 
 from superbloom.control.messages import StopNode
 from superbloom.domain.errors import NoDisplay
+from superbloom.machine.lock import FolderLock
+from superbloom.storage.paths import DataFolder
 from superbloom.window.display import check_display, libraries_missing
+from superbloom.window.single_instance import SingleInstance
 
 APP = Path(__file__).resolve().parents[2] / "app"
 CODE = "import sys; from superbloom.window.main import main; sys.exit(main(sys.argv[1:]))"
+
+QUIT_SOON = """
+from PySide6.QtCore import QEvent, QTimer
+from PySide6.QtWidgets import QApplication
+from superbloom.window.link import Link
+before = Link._subscribed
+def subscribed(link, reply):
+    before(link, reply)
+    QTimer.singleShot(50, QApplication.quit)
+Link._subscribed = subscribed
+"""
+"""Ends the program from outside, as the system does, once it is connected."""
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -34,10 +49,12 @@ def environment(**changes: str) -> dict[str, str]:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Start:
-    def run(*arguments: str, platform: str = "offscreen") -> subprocess.Popen[str]:
+    def run(
+        *arguments: str, platform: str = "offscreen", code: str = CODE
+    ) -> subprocess.Popen[str]:
         changes = {"QT_QPA_PLATFORM": platform} if platform else {}
         return subprocess.Popen(
-            [sys.executable, "-c", CODE, *arguments],
+            [sys.executable, "-c", code, *arguments],
             env=environment(**changes),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -119,6 +136,50 @@ def test_it_connects_a_second_start_raises_it_and_a_signal_ends_it(
         if window.poll() is None:
             window.kill()
             window.wait(timeout=10)
+
+
+def test_a_second_start_waits_for_a_window_that_is_quitting(
+    start: Start, node: FakeNode, until: Until, tmp_path: Path
+) -> None:
+    quitting = SingleInstance(tmp_path)
+    quitting.ending = True
+    with FolderLock.acquire(DataFolder(tmp_path).window_lock_file):
+        window = start("--data-dir", str(tmp_path))
+        asked: list[bool] = []
+        quitting._server.newConnection.connect(lambda: asked.append(True))
+        _wait(until, lambda: len(asked) > 1 or window.poll() is not None)
+        assert window.poll() is None
+        quitting.close()
+    try:
+        _wait(until, lambda: node.is_watched or window.poll() is not None)
+        assert window.poll() is None
+    finally:
+        window.terminate()
+        window.communicate(timeout=20)
+    quitting.deleteLater()
+
+
+def test_a_window_that_does_not_answer_is_said(start: Start, tmp_path: Path) -> None:
+    DataFolder(tmp_path).ensure()
+    with FolderLock.acquire(DataFolder(tmp_path).window_lock_file):
+        window = start("--data-dir", str(tmp_path))
+        err = window.communicate(timeout=60)[1]
+    assert window.returncode == 1
+    assert "does not answer" in err
+
+
+def test_the_systems_wish_to_quit_ends_the_process(
+    start: Start, node: FakeNode, until: Until, tmp_path: Path
+) -> None:
+    window = start("--data-dir", str(tmp_path), code=f"{QUIT_SOON}{CODE}")
+    try:
+        _wait(until, lambda: window.poll() is not None)
+        assert window.returncode == 0
+        assert node.is_watched or node.received
+    finally:
+        if window.poll() is None:
+            window.kill()
+        window.communicate(timeout=20)
 
 
 def _wait(until: Until, holds: Callable[[], bool]) -> None:

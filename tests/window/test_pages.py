@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import pytest
 from fake_node import MB, FakeNode, Until, model, server
+from PySide6.QtCore import Qt
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QMessageBox
 
@@ -13,6 +15,7 @@ from superbloom.control.messages import (
     CancelFetch,
     CreateInvite,
     FetchModel,
+    Invitation,
     JoinSwarm,
     LeaveSwarm,
     ModelProgress,
@@ -26,9 +29,9 @@ from superbloom.control.messages import (
     SwarmChanged,
     UseModel,
 )
-from superbloom.domain.errors import BudgetTooSmall
+from superbloom.domain.errors import BudgetTooSmall, InviteInvalid
 from superbloom.domain.model_card import Precision
-from superbloom.domain.sharing import SHARE_WORDS, ShareState
+from superbloom.domain.sharing import SHARE_WORDS, ShareRequest, ShareState
 from superbloom.domain.span import Span
 from superbloom.window.application import Application
 from superbloom.window.network.page import coverage_words, runs_words
@@ -70,6 +73,101 @@ def test_the_switch_stops_and_starts(program: Application, node: FakeNode, until
     until(lambda: any(one.drain for one in node.asked(StopShare)))
 
 
+def test_the_switch_shares_as_last_time(program: Application, node: FakeNode, until: Until) -> None:
+    page = program.window.share
+    page.switch.click()
+    until(lambda: page.state.text() == "Not sharing")
+    page.switch.click()
+    until(lambda: bool(node.asked(StartShare)))
+    assert node.asked(StartShare)[0].request is None
+
+
+def test_what_was_chosen_in_the_form_since_counts_for_the_switch(
+    program: Application, node: FakeNode, until: Until
+) -> None:
+    page = program.window.share
+    page.switch.click()
+    until(lambda: page.state.text() == "Not sharing")
+    page.form.limit.setChecked(True)
+    page.switch.click()
+    until(lambda: bool(node.asked(StartShare)))
+    assert node.asked(StartShare)[0].request == page.form.request()
+    until(lambda: not page.form.is_edited)
+
+
+def test_the_form_shows_what_was_asked_for_last(
+    program: Application, node: FakeNode, until: Until
+) -> None:
+    wish = ShareRequest(
+        model=node.model,
+        span=Span(3, 9),
+        memory_bytes=777_777_777,
+        precision=Precision.INT8,
+        device="cuda:1",
+        threads=3,
+    )
+    form = program.window.share.form
+    node.share = replace(node.share, wish=wish)
+    node.tell(ShareChanged(status=node.share))
+    until(lambda: form.request() == wish)
+    assert (form.first.value(), form.last.value()) == (3, 8)
+    assert form.slider.value() == 777_777_777 // (16 * 1024 * 1024)
+    assert not form.is_edited
+    form.first.setValue(5)
+    assert form.is_edited
+    node.tell(ShareChanged(status=replace(node.share, sessions=1)))
+    until(lambda: program.window.share.facts.fact("Open sessions") == "1")
+    assert form.request() == replace(wish, span=Span(5, 9))
+
+
+def test_news_of_the_model_leave_the_form_as_it_is(
+    program: Application, node: FakeNode, until: Until
+) -> None:
+    form = program.window.share.form
+    form.limit.setChecked(True)
+    form.slider.setValue(12)
+    form.pick.setChecked(True)
+    form.first.setValue(4)
+    form.last.setValue(25)
+    chosen = form.request()
+    changed = model(disk_bytes=1)
+    node.tell(ModelsChanged(models=(changed,), model=node.model))
+    until(lambda: form._model == changed)
+    assert form.request() == chosen
+    smaller = model(blocks=20)
+    node.tell(ModelsChanged(models=(smaller,), model=node.model))
+    until(lambda: form._model == smaller)
+    assert form.request() == replace(chosen, span=Span(4, 20))
+
+
+def test_only_precisions_that_the_model_has_can_be_chosen(
+    program: Application, node: FakeNode, until: Until
+) -> None:
+    form = program.window.share.form
+    form.precision.setCurrentIndex(form.precision.findData(Precision.NF4))
+    assert form.request().precision is Precision.NF4
+    sizes = {Precision.BF16: 7 * MB, Precision.FP32: 14 * MB}
+    odd = model(block_bytes=sizes)
+    node.tell(ModelsChanged(models=(odd,), model=node.model))
+    until(lambda: form._model == odd)
+    assert form.request().precision is None
+    items = form.precision.model()
+    enabled = Qt.ItemFlag.ItemIsEnabled
+    rows = [items.index(row, 0) for row in range(form.precision.count())]
+    assert [bool(row.flags() & enabled) for row in rows] == [True] * 3 + [False] * 3
+
+
+def test_finishing_waits_as_long_as_open_answers_take(
+    program: Application, node: FakeNode, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("superbloom.window.link.CHECK_MILLISECONDS", 1)
+    node.script[StopShare] = lambda request: None
+    program.window.share.finish.click()
+    until(lambda: bool(node.asked(StopShare)))
+    waiting = list(program.link._waiting.values())
+    assert min(one.deadline for one in waiting) > time.monotonic() + 620
+
+
 def test_a_refused_share_is_told_and_the_switch_goes_back(
     program: Application, node: FakeNode, until: Until
 ) -> None:
@@ -93,7 +191,8 @@ def test_the_form_asks_for_what_is_chosen(
     form.precision.setCurrentIndex(form.precision.findData(Precision.INT8))
     form.limit.setChecked(True)
     form.slider.setValue(form.slider.minimum())
-    assert "hold 1 of 30 blocks" in form.holds.text() or "hold 2 of" in form.holds.text()
+    held = blocks_held(model(), Precision.INT8, form.slider.value() * 16 * 1024 * 1024)
+    assert f"hold {held} of 30 blocks" in form.holds.text()
     form.pick.setChecked(True)
     form.first.setValue(4)
     form.last.setValue(9)
@@ -158,6 +257,71 @@ def test_an_invite_is_made_and_copied(program: Application, node: FakeNode, unti
     dialog.reject()
 
 
+def test_a_code_of_a_swarm_that_was_left_is_not_offered(
+    program: Application, node: FakeNode, until: Until
+) -> None:
+    page, dialog = program.window.swarm, program.window.swarm.invite_dialog
+    page.invite.click()
+    dialog.make.click()
+    until(dialog.code.isVisible)
+    dialog.reject()
+    page.invite.click()
+    assert dialog.code.toPlainText() == ""
+    assert not dialog.copy.isVisible()
+    assert dialog.words.text() == ""
+    node.script[CreateInvite] = lambda request: None
+    dialog.make.click()
+    until(lambda: len(node.asked(CreateInvite)) == 2)
+    late = next(iter(program.link._waiting.values()))
+    dialog.reject()
+    page.invite.click()
+    late.receive(Invitation(code="superbloom:LATE", expires_at=time.time()))
+    assert dialog.code.toPlainText() == ""
+    assert dialog.make.isEnabled()
+    dialog.reject()
+
+
+def test_a_join_that_fails_after_its_dialog_was_closed_is_told(
+    program: Application, node: FakeNode, until: Until
+) -> None:
+    node.script[JoinSwarm] = lambda request: None
+    page, dialog = program.window.swarm, program.window.swarm.join_dialog
+    page.join.click()
+    dialog.code.setPlainText("superbloom:AB")
+    assert dialog.cancel.text() == "Cancel"
+    dialog.join.click()
+    until(lambda: bool(node.asked(JoinSwarm)))
+    assert dialog.cancel.text() == "Close"
+    assert "goes on" in dialog.words.text()
+    dialog.cancel.click()
+    assert not dialog.isVisible()
+    page.join.click()
+    assert dialog.code.toPlainText() == "superbloom:AB"
+    assert not dialog.join.isEnabled()
+    dialog.cancel.click()
+    next(iter(program.link._waiting.values())).fail(InviteInvalid("Too old."))
+    assert program.board.newest is not None
+    assert program.board.newest.sentence == "Too old."
+    page.join.click()
+    assert dialog.cancel.text() == "Cancel"
+    assert dialog.words.text() == ""
+    dialog.reject()
+
+
+def test_an_invite_that_fails_after_its_dialog_was_closed_is_told(
+    program: Application, node: FakeNode, until: Until
+) -> None:
+    node.script[CreateInvite] = lambda request: None
+    dialog = program.window.swarm.invite_dialog
+    program.window.swarm.invite.click()
+    dialog.make.click()
+    until(lambda: bool(node.asked(CreateInvite)))
+    dialog.reject()
+    next(iter(program.link._waiting.values())).fail(InviteInvalid("No port."))
+    assert program.board.newest is not None
+    assert program.board.newest.sentence == "No port."
+
+
 def test_joining_takes_the_code_from_the_clipboard_and_closes(
     program: Application, node: FakeNode, until: Until
 ) -> None:
@@ -179,8 +343,7 @@ def test_a_wrong_code_is_said_in_the_dialog(
     dialog = program.window.swarm.join_dialog
     dialog.code.setPlainText("hello")
     dialog.join.click()
-    until(dialog.words.isVisible)
-    assert "This is not an invite code." in dialog.words.text()
+    until(lambda: "This is not an invite code." in dialog.words.text())
     assert dialog.join.isEnabled()
     dialog.reject()
 

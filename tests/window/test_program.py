@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,12 +16,22 @@ from PySide6.QtGui import QAccessible, QCloseEvent, QColor, QIcon
 from PySide6.QtWidgets import QAbstractButton, QApplication, QLabel, QMessageBox, QWidget
 from pytestqt.qtbot import QtBot
 
-from superbloom.control.messages import Notice, NoticeLevel, ShareChanged, StopShare
+import superbloom
+from superbloom.control.messages import (
+    Notice,
+    NoticeLevel,
+    ShareChanged,
+    StartShare,
+    StopAnswer,
+    StopShare,
+)
 from superbloom.domain.errors import InputRejected
 from superbloom.domain.sharing import ShareState
+from superbloom.storage.paths import DataFolder
 from superbloom.window import tray as tray_module
 from superbloom.window.application import Application
-from superbloom.window.single_instance import PATH_LIMIT, SingleInstance, socket_name
+from superbloom.window.node_process import NodeProcess
+from superbloom.window.single_instance import PATH_LIMIT, Answer, socket_name
 from superbloom.window.theme import DARK, LIGHT, Colors
 
 
@@ -170,22 +182,142 @@ def test_messages_wait_for_their_reader(program: Application, node: FakeNode, un
     assert not bar.isVisible()
 
 
-def test_a_second_start_raises_the_window(program: Application, tmp_path: Path) -> None:
+def second_start(data_dir: Path, until: Until) -> Answer:
+    """What a second start hears: it waits in a loop of its own."""
+    code = "import sys, pathlib; from superbloom.window.single_instance import raise_first; "
+    code += "print(raise_first(pathlib.Path(sys.argv[1])).value)"
+    asking = subprocess.Popen(
+        [sys.executable, "-c", code, str(data_dir)],
+        env={**os.environ, "PYTHONPATH": str(Path(superbloom.__file__).parents[1])},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    until(lambda: asking.poll() is not None)
+    return Answer(asking.communicate()[0].strip())
+
+
+def test_a_second_start_raises_the_window(
+    program: Application, tmp_path: Path, until: Until
+) -> None:
     asked = []
     program.instance.asked.connect(lambda: asked.append(1))
     assert program.instance.listening
+    program.window.hide()
+    assert second_start(tmp_path, until) is Answer.SHOWN
+    assert asked == [1]
+    assert program.window.isVisible()
+
+
+def test_a_second_start_hears_that_the_first_is_quitting(
+    program: Application, node: FakeNode, tmp_path: Path, until: Until, qapp: QApplication
+) -> None:
+    process = SlowProcess(tmp_path)
+    program.keeper._process = process
+    program.quit()
+    assert second_start(tmp_path, until) is Answer.ENDING
+    assert not program.window.isVisible()
+    process.ended = True
+    until(lambda: not program.keeper._timer.isActive())
+    assert second_start(tmp_path, until) is Answer.NONE
+
+
+class SlowProcess(NodeProcess):
+    """A node of ours that takes its time to end."""
+
+    ended = False
+
+    @property
+    def started(self) -> bool:
+        return True
+
+    @property
+    def running(self) -> bool:
+        return not self.ended
+
+
+def test_a_long_path_gets_a_short_socket(tmp_path: Path) -> None:
     assert socket_name(tmp_path / ("x" * PATH_LIMIT)).startswith("superbloom-")
 
 
-def test_two_instances_talk(qapp: QApplication, tmp_path: Path, qtbot: QtBot) -> None:
-    from PySide6.QtNetwork import QLocalSocket
+def test_the_end_of_the_session_quits_whatever_is_shared(
+    unconnected: Application, monkeypatch: pytest.MonkeyPatch, until: Until, qapp: QApplication
+) -> None:
+    monkeypatch.setattr(tray_module, "QSystemTrayIcon", FakeTrayIcon)
+    monkeypatch.setattr(FakeTrayIcon, "there", True)
+    unconnected.begin()
+    until(lambda: unconnected.store.share is not None and unconnected.tray.is_shown)
+    ended: list[bool] = []
+    unconnected.keeper.ended.connect(lambda: ended.append(True))
+    event = QEvent(QEvent.Type.Quit)
+    QApplication.sendEvent(qapp, event)
+    assert event.isAccepted()
+    until(lambda: bool(ended))
+    assert not unconnected.tray.is_shown
+    assert unconnected.window.findChild(QMessageBox) is None
 
-    first = SingleInstance(tmp_path)
-    caller = QLocalSocket()
-    with qtbot.waitSignal(first.asked):
-        caller.connectToServer(socket_name(tmp_path))
-    first.close()
-    first.deleteLater()
+
+def test_a_damaged_place_of_the_window_is_not_taken(
+    qapp: QApplication, tmp_path: Path, until: Until
+) -> None:
+    (tmp_path / "window.ini").write_text("[window]\ngeometry=1, 2\n")
+    made = Application(qapp, DataFolder(tmp_path))
+    assert made.window.width() > 0
+    made.quit()
+    until(lambda: not made.keeper._timer.isActive())
+    made.window.deleteLater()
+    made.theme.deleteLater()
+    made.deleteLater()
+
+
+def test_the_window_fits_on_the_screen(program: Application) -> None:
+    room = program.window.screen().availableGeometry()
+    assert program.window.width() <= room.width()
+    assert program.window.height() <= room.height()
+
+
+def test_the_tray_shares_as_last_time(program: Application, node: FakeNode, until: Until) -> None:
+    program.tray.share.trigger()
+    until(lambda: not program.tray.share.isChecked() and bool(node.asked(StopShare)))
+    until(lambda: program.store.share is not None and not program.store.share.wanted)
+    program.tray.share.trigger()
+    until(lambda: bool(node.asked(StartShare)))
+    assert node.asked(StartShare)[0].request is None
+
+
+def test_escape_stops_the_answer_from_everywhere(
+    program: Application, node: FakeNode, talk: str, qtbot: QtBot, until: Until
+) -> None:
+    node.script[StopAnswer] = lambda request: None
+    node.write(talk, "Some text")
+    until(lambda: bool(program.store.answers))
+    program.window.activateWindow()
+    program.window.show_page(2)
+    program.window.rail.buttons[2].setFocus()
+    qtbot.keyClick(program.window.rail.buttons[2], Qt.Key.Key_Escape)
+    until(lambda: len(node.asked(StopAnswer)) == 1)
+    qtbot.keyClick(program.window.rail.buttons[2], Qt.Key.Key_Escape)
+    qtbot.wait(50)
+    assert len(node.asked(StopAnswer)) == 1
+
+
+def test_titles_are_never_taken_for_rich_text(
+    program: Application, node: FakeNode, until: Until
+) -> None:
+    evil = "<img src='file:///etc/passwd'><b>x"
+    head = node.add_conversation(evil)
+    program.actions.refresh()
+    chats = program.window.chat.list
+    until(lambda: chats.rows.row_of(head.id) == 0)
+    tip = chats.rows.index(0).data(Qt.ItemDataRole.ToolTipRole)
+    assert "<img" not in tip
+    assert "&lt;img" in tip
+    chats.ask_delete(chats.rows.index(0))
+    box = program.window.findChild(QMessageBox)
+    assert box is not None
+    assert evil in box.text()
+    said = [one for one in box.findChildren(QLabel) if one.text()]
+    assert {one.textFormat() for one in said} == {Qt.TextFormat.PlainText}
+    box.reject()
 
 
 def _luminance(color: str) -> float:

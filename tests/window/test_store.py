@@ -22,7 +22,7 @@ from superbloom.control.messages import (
 )
 from superbloom.domain.conversation import Conversation, Message, Role
 from superbloom.domain.sampling import EndReason
-from superbloom.window.store import Store
+from superbloom.window.store import WENT_AWAY, Store
 
 
 @pytest.fixture
@@ -108,6 +108,48 @@ def test_an_answer_of_an_unknown_message_asks_for_the_transcript(store: Store) -
     store.transcripts["c"] = (QUESTION,)
     store.take_event(delta("open here"))
     assert wanted == ["c"]
+
+
+def test_an_answer_that_goes_on_has_not_failed(store: Store) -> None:
+    store.transcripts["c"] = ()
+    store.take_answering(Answering(question=QUESTION, answer=ANSWER))
+    store.forget_answers()
+    assert store.failures == {"a": WENT_AWAY}
+    store.take_event(delta("on"))
+    assert store.failures == {}
+    store.forget_answers()
+    stored = replace(ANSWER, text="on", end=EndReason.END_OF_TEXT)
+    store.take_event(ChatFinished(conversation="c", answer=stored))
+    assert store.failures == {}
+    store.failures["a"] = WENT_AWAY
+    store.take_transcript(Transcript(conversation=head("c"), messages=(QUESTION, stored)))
+    assert store.failures == {}
+
+
+def test_a_transcript_says_which_answer_runs(store: Store) -> None:
+    changed: list[str] = []
+    store.answer_changed.connect(changed.append)
+    live = replace(ANSWER, text="Because of")
+    store.take_event(delta("of"))
+    changed.clear()
+    said = Transcript(conversation=head("c"), messages=(QUESTION, live), answering="a")
+    store.take_transcript(said)
+    assert store.answers["c"].text == "Because of"
+    assert changed == []
+    store.answers.clear()
+    store.take_transcript(said)
+    assert store.answers["c"].text == "Because of"
+    assert changed == ["c"]
+
+
+def test_a_cancelled_download_is_no_failure(store: Store) -> None:
+    said: list[Notice] = []
+    store.noticed.connect(said.append)
+    step = ModelProgress(model=MODEL, done_bytes=1, total_bytes=2, words="Fetching")
+    store.take_event(step)
+    store.take_event(replace(step, finished=True, error="Cancelled.", cancelled=True))
+    assert said == []
+    assert store.progress == {}
 
 
 def test_a_lost_node_keeps_the_text(store: Store) -> None:

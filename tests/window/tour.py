@@ -1,4 +1,4 @@
-"""Pictures of every page in both themes, for people to look at: `tour.py FOLDER`."""
+"""Pictures of every page in both themes, in small windows too, to look at: `tour.py FOLDER`."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ sys.path[:0] = [str(ROOT / "app"), str(ROOT / "tests" / "window")]
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
 from fake_node import MB, FakeNode, model, server  # noqa: E402
-from PySide6.QtCore import QCoreApplication, QEvent, QEventLoop  # noqa: E402
-from PySide6.QtWidgets import QApplication, QWidget  # noqa: E402
+from PySide6.QtCore import QCoreApplication, QEvent, QEventLoop, Qt  # noqa: E402
+from PySide6.QtTest import QTest  # noqa: E402
+from PySide6.QtWidgets import QWidget  # noqa: E402
 
 from superbloom.control.messages import (  # noqa: E402
     ModelProgress,
@@ -34,9 +35,11 @@ from superbloom.domain.span import Span  # noqa: E402
 from superbloom.domain.swarm_map import ServerState  # noqa: E402
 from superbloom.storage.paths import DataFolder  # noqa: E402
 from superbloom.window.application import Application  # noqa: E402
+from superbloom.window.program import Program  # noqa: E402
 from superbloom.window.theme import DARK, LIGHT  # noqa: E402
 
 SETTLE_SECONDS = 0.4
+LONG_NAME = "Mixture of Wildflowers 8x22B Instruct, distilled, third edition"
 
 ANSWER = """A palindrome reads the same in both directions, so it is enough to compare the word \
 with its reverse. Two things are worth a thought: *case* and *spaces*.
@@ -82,13 +85,14 @@ class Tour:
     def __init__(self, folder: Path, data: Path) -> None:
         self.folder = folder
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.qt = QApplication.instance() or QApplication(sys.argv[:1])
+        self.qt = Program(sys.argv[:1])
         self.node = FakeNode(data)
         self._fill()
         self.node.start()
         self.application = Application(self.qt, DataFolder(data))
         self.window = self.application.window
         self.application.begin()
+        self.window.resize(1120, 760)
         self.settle()
 
     def settle(self, seconds: float = SETTLE_SECONDS) -> None:
@@ -104,6 +108,10 @@ class Tour:
             self.settle(0.25)
             (widget or self.window).grab().save(str(self.folder / f"{name}-{theme}.png"))
         self.application.theme.use(LIGHT)
+
+    def snap(self, name: str) -> None:
+        """One picture of the window as it came to be: a switch of theme mends many a flaw."""
+        self.window.grab().save(str(self.folder / f"{name}-untouched.png"))
 
     def _fill(self) -> None:
         node = self.node
@@ -212,6 +220,15 @@ def stops(tour: Tour) -> Iterator[Callable[[], None]]:
     window.resize(780, 560)
     tour.settle()
     yield lambda: tour.take("4-narrow")
+    actions.open_conversation("c3")
+    tour.settle()
+    window.chat.transcript.verticalScrollBar().setValue(20)
+    window.chat.transcript.setFocus()
+    for _stop in range(3):
+        QTest.keyClick(tour.qt.focusWidget(), Qt.Key.Key_Tab)
+    tour.settle()
+    yield lambda: tour.take("4-scrolled")
+    actions.open_conversation("c6")
     window.resize(1120, 760)
     share_of_two(tour)
     actions.refresh()
@@ -229,6 +246,12 @@ def stops(tour: Tour) -> Iterator[Callable[[], None]]:
             )
         tour.settle()
         yield lambda name=name: tour.take(name)
+    form = window.share.form
+    form.limit.setChecked(True)
+    form.pick.setChecked(True)
+    window.show_page(1)
+    tour.settle()
+    yield lambda: tour.take("5-share-chosen")
     window.show_page(2)
     window.swarm.invite_dialog.open()
     window.swarm.invite_dialog.make.click()
@@ -258,12 +281,44 @@ def stops(tour: Tour) -> Iterator[Callable[[], None]]:
         ),
     )
     tour.settle()
+    yield lambda: tour.snap("10-first-start")
     yield lambda: tour.take("10-first-start")
+    window.resize(760, 520)
+    tour.settle()
+    yield lambda: tour.take("11-smallest")
+    yield from small_pages(tour)
     node.die()
     tour.settle()
-    yield lambda: tour.take("11-node-gone")
+    yield lambda: tour.snap("13-node-gone")
+    window.resize(1120, 760)
+    tour.settle()
+    yield lambda: tour.take("13-node-gone")
     tour.application.quit()
     tour.settle()
+
+
+def small_pages(tour: Tour) -> Iterator[Callable[[], None]]:
+    """The smallest window without a message, with a long name, and with blocks missing."""
+    window, node = tour.window, tour.node
+    tour.application.board.dismiss()
+    named = replace(node.models[0], name=LONG_NAME, state=ModelState.READY)
+    node.models = (named, *node.models[1:])
+    node.share = replace(node.share, state=ShareState.OFF, wanted=False)
+    tour.application.actions.refresh()
+    node.tell(
+        ModelProgress(
+            model=node.model, words="", done_bytes=93 * MB, total_bytes=93 * MB, finished=True
+        )
+    )
+    tour.settle()
+    for number, name in enumerate(("chat", "share", "swarm", "models")):
+        window.show_page(number)
+        tour.settle()
+        yield lambda name=name: tour.take(f"12-smallest-{name}")
+    window.show_page(0)
+    window.resize(900, 620)
+    tour.settle()
+    yield lambda: tour.take("12-small")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from superbloom import __version__
 from superbloom.cli import chat, models, share, status, stop, swarm
+from superbloom.cli.values import data_folder
 
 ELSEWHERE = {
     "window": "open the window (the same as no word at all)",
@@ -56,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     for place in (parser, folder):
         place.add_argument(
             "--data-dir",
+            type=data_folder,
             metavar="FOLDER",
             default=argparse.SUPPRESS,
             help="keep everything in this folder",

@@ -54,7 +54,7 @@ STATE_WORDS = {
 
 def add_words(words: Any, folder: argparse.ArgumentParser) -> None:
     """Declare `model list|fetch|import|verify|remove|use|cancel`."""
-    model = words.add_parser("model", help="the models on this computer")
+    model = words.add_parser("model", parents=[folder], help="the models on this computer")
     verbs = model.add_subparsers(metavar="VERB", required=True)
 
     def verb(name: str, run: Any, line: str, *, takes: str = "model") -> argparse.ArgumentParser:
@@ -137,8 +137,7 @@ def remove_model(given: argparse.Namespace) -> int:
     """`model remove`; gives the exit code."""
     with _node(given) as link:
         link.ask(RemoveModel(model=given.model), Done, 120.0)
-    print(printable(f"{given.model} is not on this computer any more."))
-    return 0
+    return _say_done(given, "removed", f"{given.model} is not on this computer any more.")
 
 
 def use_model(given: argparse.Namespace) -> int:
@@ -156,7 +155,14 @@ def cancel_fetch(given: argparse.Namespace) -> int:
     """`model cancel`; gives the exit code."""
     with _node(given) as link:
         link.ask(CancelFetch(model=given.model), Done)
-    print(printable(f"The fetch of {given.model} is stopped."))
+    return _say_done(given, "cancelled", f"The fetch of {given.model} is stopped.")
+
+
+def _say_done(given: argparse.Namespace, done: str, sentence: str) -> int:
+    if given.json:
+        print_json({"model": given.model, "done": done})
+    else:
+        print(printable(sentence))
     return 0
 
 

@@ -6,14 +6,16 @@ import asyncio
 import concurrent.futures
 import contextlib
 import queue
+import sys
 import threading
 from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any, TypeVar
 
+from superbloom.cli.terminal import printable
 from superbloom.control.address import NodeAddress
 from superbloom.control.client import ControlClient
-from superbloom.control.messages import Done, Event, Request, Subscribe
+from superbloom.control.messages import Done, Event, Notice, NoticeLevel, Request, Subscribe
 from superbloom.domain.errors import SuperbloomError
 
 R = TypeVar("R")
@@ -25,7 +27,8 @@ SLICE_SECONDS = 0.2
 class NodeLink:
     """Requests and events for the main thread. Raises what ControlClient raises."""
 
-    def __init__(self, address: NodeAddress) -> None:
+    def __init__(self, address: NodeAddress, client: str = "terminal") -> None:
+        """`client` is how it presents itself to the node."""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="link", daemon=True)
         self._thread.start()
@@ -33,7 +36,7 @@ class NodeLink:
         self._listening = False
         self._pump: concurrent.futures.Future[None] | None = None
         try:
-            self._client = self._run(ControlClient.connect(address, client="terminal"))
+            self._client = self._run(ControlClient.connect(address, client=client))
         except BaseException:
             self._end_loop()
             raise
@@ -94,7 +97,9 @@ class NodeLink:
     async def _collect(self) -> None:
         try:
             async for event in self._client.events():
-                if self._listening:
+                if isinstance(event, Notice):
+                    _say(event)
+                elif self._listening:
                     self._events.put(event)
         except SuperbloomError as error:
             self._events.put(error)
@@ -118,3 +123,16 @@ class NodeLink:
         self._thread.join(2.0)
         if not self._thread.is_alive():
             self._loop.close()
+
+
+def _say(notice: Notice) -> None:
+    """A warning or an error that belongs to no request, on stderr."""
+    if notice.level is NoticeLevel.INFO:
+        return
+    lines = [f"superbloom: {notice.message}"]
+    if notice.next_step:
+        lines.append(f"  {notice.next_step}")
+    clear = "\r\x1b[K" if sys.stderr.isatty() else ""  # a line of progress may stand there
+    with contextlib.suppress(OSError):
+        sys.stderr.write(clear + printable("\n".join(lines)) + "\n")
+        sys.stderr.flush()

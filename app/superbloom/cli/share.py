@@ -33,7 +33,7 @@ ENDS = frozenset({ShareState.SERVING, ShareState.OFF, ShareState.FAILED})
 
 def add_words(words: Any, folder: argparse.ArgumentParser) -> None:
     """Declare `share on`, `share off` and `share status`."""
-    share = words.add_parser("share", help="share this computer, or stop")
+    share = words.add_parser("share", parents=[folder], help="share this computer, or stop")
     verbs = share.add_subparsers(metavar="on|off|status", required=True)
     on = verbs.add_parser(
         "on",

@@ -79,8 +79,9 @@ def in_words(status: NodeStatus, now: float) -> str:
     ]
     if swarm.problem:
         lines.insert(3, f"       {swarm.problem}")
-    if swarm.reach is Reach.OPEN and (ports := _ports(swarm.addresses)):
-        lines.insert(3, f"       others reach it at port {' and '.join(ports)}")
+    if swarm.reach is Reach.OPEN and (ports := _ports(status)):
+        words = "ports" if ports[1:] else "port"
+        lines.insert(3, f"       others reach it at {words} {' and '.join(ports)}")
     blocks = _blocks(status)
     for model in _models(status):
         lines += ["", *_model_lines(status, model, blocks.get(model, 0), now)]
@@ -112,9 +113,11 @@ def coverage_bar(counts: tuple[int, ...], width: int = BAR_WIDTH) -> str:
     return f"[{bar}]"
 
 
-def _ports(addresses: tuple[str, ...]) -> list[str]:
-    """The TCP ports in multiaddrs such as /ip4/192.0.2.1/tcp/4001/p2p/ID."""
-    parts = [address.split("/") for address in addresses]
+def _ports(status: NodeStatus) -> list[str]:
+    """The TCP ports of the node and its server: 4001 in /ip4/192.0.2.1/tcp/4001/p2p/ID."""
+    swarm = status.swarm
+    own = [one.addresses for one in swarm.servers if one.peer == status.share.peer]
+    parts = [address.split("/") for group in (swarm.addresses, *own) for address in group]
     return sorted({part[part.index("tcp") + 1] for part in parts if "tcp" in part[:-1]})
 
 

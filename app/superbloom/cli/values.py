@@ -5,9 +5,19 @@ from __future__ import annotations
 import argparse
 
 from superbloom.domain.budget import parse_size
+from superbloom.domain.errors import InputRejected
 from superbloom.domain.span import Span
+from superbloom.storage.paths import DataFolder
 
 YEAR_HOURS = 24 * 366
+
+
+def data_folder(text: str) -> str:
+    """The folder of --data-dir."""
+    try:
+        return str(DataFolder.at(text).root)
+    except InputRejected as error:
+        raise argparse.ArgumentTypeError(error.message) from None
 
 
 def blocks(text: str) -> Span:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from superbloom.domain.disk_errors import storage_error
 from superbloom.domain.record import NotARecord, from_plain, to_plain
 
 CONTROL_FILE = "control.json"
@@ -33,13 +35,18 @@ def new_token() -> str:
 
 
 def write_address(path: Path, address: NodeAddress) -> None:
-    """Replace the file as a whole, with mode 0600. Raises OSError."""
+    """Replace the file as a whole, with mode 0600. Raises DiskFull or StorageFailed."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
-    fresh.unlink(missing_ok=True)
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        json.dump(to_plain(address), file)
-    fresh.replace(path)
+    try:
+        fresh.unlink(missing_ok=True)
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(to_plain(address), file)
+        fresh.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            fresh.unlink(missing_ok=True)
+        raise storage_error(path, error) from error
 
 
 def read_address(path: Path) -> NodeAddress | None:

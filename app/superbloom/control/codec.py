@@ -11,8 +11,12 @@ from superbloom.control.messages import Event, Reply, Request
 from superbloom.domain.errors import ControlRefused, SuperbloomError, error_from_code
 from superbloom.domain.record import NotARecord, from_plain, to_plain
 
-MAX_LINE_BYTES = 4 * 1024 * 1024
-"""The longest line, its newline included."""
+MAX_LINE_BYTES = 32 * 1024 * 1024
+"""The longest line, its newline included: the transcript of the longest conversation fits, see
+`node.chat`."""
+
+MAX_REQUEST_BYTES = 4 * 1024 * 1024
+"""The longest line that a node reads from a view."""
 
 ERROR = "error"
 """The type of a line that carries a SuperbloomError."""
@@ -40,14 +44,17 @@ class Envelope:
 class LineCodec:
     """A set of message classes as JSON lines; a line's `type` is the class's name."""
 
-    def __init__(self, classes: Iterable[type]) -> None:
+    def __init__(self, classes: Iterable[type], *, requests: Iterable[type] = ()) -> None:
+        """`requests` are those of the classes that must fit MAX_REQUEST_BYTES."""
         self._classes = {kind.__name__: kind for kind in classes}
+        self._requests = frozenset(requests)
 
     def encode(self, message: object, id: int | None = None) -> bytes:
         """One line with its newline. A SuperbloomError becomes an error line.
 
         Raises ControlRefused for a class that is not of the set, a number that is not finite,
-        text that is not valid Unicode, or a line over MAX_LINE_BYTES.
+        text that is not valid Unicode, or a line over MAX_LINE_BYTES, a request's over
+        MAX_REQUEST_BYTES.
         """
         if isinstance(message, SuperbloomError):
             name = ERROR
@@ -69,8 +76,10 @@ class LineCodec:
             line = text.encode() + b"\n"
         except ValueError as error:
             raise ControlRefused(f"A {name} cannot be written as JSON: {error}.") from error
-        if len(line) > MAX_LINE_BYTES:
-            raise ControlRefused(f"A {name} of {len(line)} bytes is too long for the wire.")
+        longest = MAX_REQUEST_BYTES if type(message) in self._requests else MAX_LINE_BYTES
+        if len(line) > longest:
+            words = f"A {name} of {len(line)} bytes is too long for the wire."
+            raise ControlRefused(words, "Shorten it and try again.")
         return line
 
     def open(self, line: bytes) -> Envelope:
@@ -133,6 +142,6 @@ class _WireError:
     next_step: str
 
 
-CONTROL = LineCodec(get_args(Message))
+CONTROL = LineCodec(get_args(Message), requests=get_args(Request))
 encode = CONTROL.encode
 decode = CONTROL.decode

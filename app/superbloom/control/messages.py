@@ -18,8 +18,15 @@ from superbloom.domain.settings import Reach as Reach  # noqa: PLC0414 (views ta
 from superbloom.domain.sharing import ShareRequest, ShareStatus
 from superbloom.domain.swarm_map import ServerInfo
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Raised when the wire changes so that old and new do not understand each other."""
+
+
+FINDER = "finder"
+"""The `client` of a Hello by which a program only looks whether a node is there."""
+
+BORROWER = "borrower"
+"""The `client` of a Hello by the program that started the node for itself alone."""
 
 
 # --- values ---------------------------------------------------------------------------------
@@ -135,7 +142,13 @@ class Subscribe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopNode:
-    """End the node and its server cleanly. Reply: Done, then the connection closes."""
+    """End the node and its server cleanly. Reply: Done, then the connection closes.
+
+    With `only_if_unused` NodeInUse is the answer while other views are connected, and once one of
+    them has asked for what outlasts it: a share, a swarm, an invite, a model's files.
+    """
+
+    only_if_unused: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +172,9 @@ class GetTranscript:
 class Transcript:
     conversation: Conversation
     messages: tuple[Message, ...]
-    """The shown path, oldest first."""
+    """The shown path, oldest first; a running answer with all the text that was sent so far."""
+    answering: str = ""
+    """The id of the answer that is running, if one is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,9 +227,12 @@ class StopAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartShare:
-    """Share this computer. Reply: ShareStatus at once; ShareChanged as it goes on."""
+    """Share this computer; without a request, as it was asked for last.
 
-    request: ShareRequest
+    Reply: ShareStatus at once; ShareChanged as it goes on.
+    """
+
+    request: ShareRequest | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -405,6 +423,8 @@ class ModelProgress:
     finished: bool = False
     error: str = ""
     next_step: str = ""
+    cancelled: bool = False
+    """It did not fail: somebody did not want it any more. `error` says so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from superbloom.domain.errors import BudgetTooSmall
+from superbloom.domain.errors import BudgetTooSmall, ModelUnsupported
 from superbloom.domain.model_card import ModelShape, Precision
 from superbloom.domain.span import Span
 
@@ -22,6 +22,9 @@ ACTIVATION_TOKENS = 2048
 
 ACTIVATION_WIDTH = 24
 """Bytes that one token's activations take, in multiples of the hidden size (several in fp32)."""
+
+SCORE_BYTES = 64 * MIB
+"""Attention scores that are computed at once take no more, however long the text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +48,24 @@ def careful_part(free_bytes: int, *, accelerator: bool) -> int:
 
 
 def blocks_that_fit(shape: ModelShape, precision: Precision, memory_bytes: int) -> int:
-    """How many blocks with a least useful cache fit into the budget (0 to `shape.blocks`)."""
+    """How many blocks with a least useful cache fit into the budget (0 to `shape.blocks`).
+
+    Raises ModelUnsupported for a precision that the model cannot be held in.
+    """
     one_block = _block_bytes(shape, precision) + _cache_bytes_a_token(shape, precision) * (
         LEAST_CACHE_TOKENS
     )
-    room = memory_bytes - _activation_bytes(shape)
+    room = memory_bytes - _activation_bytes(shape) - _loading_bytes(shape, precision)
     return max(0, min(shape.blocks, room // one_block))
 
 
 def plan_memory(
     shape: ModelShape, precision: Precision, span: Span, memory_bytes: int
 ) -> MemoryPlan:
-    """Divide the budget for `span`. Raises BudgetTooSmall when it does not fit."""
+    """Divide the budget for `span`; what loading takes besides is the cache's later.
+
+    Raises BudgetTooSmall when it does not fit, and ModelUnsupported as `blocks_that_fit` does.
+    """
     fitting = blocks_that_fit(shape, precision, memory_bytes)
     if fitting < len(span):
         raise BudgetTooSmall(
@@ -87,7 +96,21 @@ def parse_size(text: str) -> int:
 
 
 def _block_bytes(shape: ModelShape, precision: Precision) -> int:
-    return max(1, shape.block_bytes[precision])
+    size = shape.block_bytes.get(precision)
+    if size is None:
+        raise ModelUnsupported(
+            f"Models of the family {shape.family} keep their weights in a form that cannot be "
+            f"held in {precision.value} yet.",
+            "Choose the precision bf16.",
+        )
+    return max(1, size)
+
+
+def _loading_bytes(shape: ModelShape, precision: Precision) -> int:
+    """How much larger the block that is being loaded is than in its quantized form."""
+    if precision not in (Precision.INT8, Precision.NF4):
+        return 0
+    return max(0, shape.block_bytes.get(Precision.BF16, 0) - _block_bytes(shape, precision))
 
 
 def _cache_bytes_a_token(shape: ModelShape, precision: Precision) -> int:
@@ -96,4 +119,4 @@ def _cache_bytes_a_token(shape: ModelShape, precision: Precision) -> int:
 
 
 def _activation_bytes(shape: ModelShape) -> int:
-    return ACTIVATION_TOKENS * ACTIVATION_WIDTH * shape.hidden_size
+    return ACTIVATION_TOKENS * ACTIVATION_WIDTH * shape.hidden_size + SCORE_BYTES

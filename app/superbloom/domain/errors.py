@@ -30,6 +30,7 @@ SuperbloomError
 │   └── ServerCrashed       the server process ended unasked
 └── NodeError
     ├── NodeRunning         another node owns the data folder
+    ├── NodeInUse           others need the node that was asked to end
     ├── NodeUnreachable     no node answers, or it broke off
     └── ControlRefused      the control wire got a wrong token or a malformed message
         └── OtherVersion    the running node speaks another version of the wire
@@ -201,6 +202,11 @@ class NodeError(SuperbloomError):
 class NodeRunning(NodeError):
     code = "node_running"
     default_next_step = "Use that one, or choose another folder with --data-dir."
+
+
+class NodeInUse(NodeError):
+    code = "node_in_use"
+    default_next_step = "End it with `superbloom stop` when nobody needs it any more."
 
 
 class NodeUnreachable(NodeError):

@@ -35,6 +35,12 @@ class Invite:
     expires_at: float
 
 
+def is_address(text: str) -> bool:
+    """Whether it has the form of a multiaddr that names its peer: /KIND/HOST/.../p2p/ID."""
+    place, _, peer = text.rpartition("/p2p/")
+    return place.startswith("/") and bool(peer) and "/" not in peer
+
+
 def encode_invite(invite: Invite) -> str:
     """The code of an invite."""
     fields = {
@@ -103,7 +109,7 @@ def _read(plain: bytes) -> Invite:
         fields = json.loads(plain)
         name, secret, addresses, expires = fields["n"], fields["s"], fields["a"], fields["e"]
         key = base64.b64decode(secret, validate=True)
-        known = all(isinstance(a, str) and a.startswith("/") for a in addresses)
+        known = all(isinstance(a, str) and is_address(a) for a in addresses)
         fits = isinstance(name, str) and len(name) <= 64 and 16 <= len(key) <= 64
         if not (known and fits and 0 < len(addresses) <= _MAX_ADDRESSES):
             raise ValueError("fields")

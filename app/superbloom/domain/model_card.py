@@ -85,7 +85,7 @@ class ModelShape:
     context_tokens: int
     parameters: int
     block_bytes: Mapping[Precision, int]
-    """The largest block's weights in each precision."""
+    """The largest block's weights in each precision that the model can be held in."""
     client_bytes: int
     """What the client holds: embeddings, final norm and head in bf16."""
     cache_bytes_per_token: int

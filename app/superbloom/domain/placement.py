@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 
 from superbloom.domain.span import Span
 from superbloom.domain.swarm_map import ServerInfo, ServerState
@@ -12,10 +13,17 @@ STALE_SECONDS = 60.0
 
 
 def choose_span(
-    servers: Iterable[ServerInfo], blocks: int, capacity: int, *, own_peer: str, now: float
+    servers: Iterable[ServerInfo],
+    blocks: int,
+    capacity: int,
+    *,
+    own_peer: str,
+    now: float,
+    here: Sequence[Span] = (),
 ) -> Span:
     """The `capacity` contiguous blocks (at most all) that the fewest others hold.
 
+    With `here` only blocks of one of these spans, and fewer than `capacity` where those are short.
     Windows compare by their coverage, least covered block first, so one with more uncovered blocks
     always wins; among equals the first. Servers that are still joining count, so that two that
     start together do not take the same blocks. `now` is Unix time. Needs `capacity` of 1 or more.
@@ -28,9 +36,17 @@ def choose_span(
             for block in server.span:
                 if block < blocks:
                     counts[block] += 1
-    width = min(capacity, blocks)
-    start = min(range(blocks - width + 1), key=lambda i: (sorted(counts[i : i + width]), i))
-    return Span(start, start + width)
+    windows = [
+        Span(start, start + min(capacity, len(run)))
+        for run in here or (Span(0, blocks),)
+        for start in range(run.start, run.end - min(capacity, len(run)) + 1)
+    ]
+
+    def coverage(window: Span) -> list[float]:
+        missing = [math.inf] * (capacity - len(window))  # a block not taken is of no use
+        return sorted(counts[window.start : window.end]) + missing
+
+    return min(windows, key=lambda window: (coverage(window), window.start))
 
 
 def _will_be_there(server: ServerInfo, now: float) -> bool:

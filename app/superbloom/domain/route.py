@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from superbloom.domain.errors import BlocksMissing
 from superbloom.domain.span import Span
 from superbloom.domain.swarm_map import ServerInfo, ServerState
 
-Link = Callable[[str | None, str | None], float]
-"""`(from peer, to peer) -> one-way seconds`, not negative; None stands for the client."""
+OneWay = Callable[[str], float]
+"""`peer -> seconds one way` between it and the client, not negative."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +36,12 @@ class _Path:
     """The first block of the last hop."""
     before: _Path | None
 
-    @property
-    def cost(self) -> tuple[int, float, int, str]:
-        return (self.starved_blocks, self.seconds, self.hops, self.server.peer)
-
 
 def choose_chain(
     servers: Iterable[ServerInfo],
     blocks: int,
     *,
-    link: Link,
+    one_way: OneWay,
     avoid: frozenset[str] = frozenset(),
     fingerprint: str | None = None,
     part: Span | None = None,
@@ -54,23 +50,32 @@ def choose_chain(
     """The hops that compute the blocks of `part` (None: all `blocks`) in the least time.
 
     A decode step takes the links from the client through every hop back to the client, and each
-    server's `step_seconds` in proportion to the part of its span that is used. Only online servers
+    server's `step_seconds` in proportion to the part of its span that is used. A link between two
+    servers was measured by nobody here: it counts as the mean of their links to the client. So the
+    best way to leave one block is the best for every server of the next. Only online servers
     with the same number of blocks and `fingerprint` (None: any) and not in `avoid` are used; those
     with fewer than `cache_tokens` free only for blocks that nobody else holds. A server may occur
     twice when another is quicker for what lies between. Raises BlocksMissing.
     """
     part = part or Span(0, blocks)
     usable = _usable(servers, blocks, avoid, fingerprint)
-    ends: list[_Path] = []
+    away = {server.peer: one_way(server.peer) for server in usable}
+    ends: dict[str, _Path] = {}
     for block in part:
-        holders = [server for server in usable if server.span.covers(Span(block, block + 1))]
+        holders = [server for server in usable if server.span.start <= block < server.span.end]
         if not holders:
             raise BlocksMissing(_missing_words(usable, part))
         if block == part.start:
-            ends = [_begin(server, block, link, cache_tokens) for server in holders]
-        else:
-            ends = [_extend(ends, server, block, link, cache_tokens) for server in holders]
-    best = min(ends, key=lambda path: (_with_way_back(path, link), path.hops, path.server.peer))
+            ends = {s.peer: _begin(s, block, away[s.peer], cache_tokens) for s in holders}
+            continue
+        leaving = min(ends.values(), key=lambda path: _with_way(path, away[path.server.peer] / 2))
+        ends = {
+            s.peer: _extend(
+                ends.get(s.peer), leaving, s, block, away=away, cache_tokens=cache_tokens
+            )
+            for s in holders
+        }
+    best = min(ends.values(), key=lambda path: _with_way(path, away[path.server.peer]))
     return _hops(best, part.end)
 
 
@@ -87,41 +92,48 @@ def _usable(
     ]
 
 
-def _begin(server: ServerInfo, block: int, link: Link, cache_tokens: int) -> _Path:
-    seconds = link(None, server.peer) + _block_seconds(server)
+def _begin(server: ServerInfo, block: int, away: float, cache_tokens: int) -> _Path:
+    seconds = away + _block_seconds(server)
     return _Path(_starved(server, cache_tokens), seconds, 1, server, block, None)
 
 
 def _extend(
-    ends: list[_Path], server: ServerInfo, block: int, link: Link, cache_tokens: int
+    own: _Path | None,
+    leaving: _Path,
+    server: ServerInfo,
+    block: int,
+    *,
+    away: Mapping[str, float],
+    cache_tokens: int,
 ) -> _Path:
-    """The best path that goes on with `block` on `server`."""
+    """The best path that goes on with `block` on `server`: where it was already, or by `leaving`.
+
+    If `leaving` is the server's own path, it is better than any that comes from elsewhere.
+    """
     starved, seconds = _starved(server, cache_tokens), _block_seconds(server)
-    candidates = [
-        _Path(
-            path.starved_blocks + starved,
-            path.seconds + seconds,
-            path.hops,
-            server,
-            path.start,
-            path.before,
+    candidates: list[_Path] = []
+    if own is not None:
+        candidates.append(
+            replace(own, starved_blocks=own.starved_blocks + starved, seconds=own.seconds + seconds)
         )
-        if path.server is server
-        else _Path(
-            path.starved_blocks + starved,
-            path.seconds + link(path.server.peer, server.peer) + seconds,
-            path.hops + 1,
-            server,
-            block,
-            path,
+    if leaving is not own:
+        link = (away[leaving.server.peer] + away[server.peer]) / 2
+        candidates.append(
+            _Path(
+                leaving.starved_blocks + starved,
+                leaving.seconds + link + seconds,
+                leaving.hops + 1,
+                server,
+                block,
+                leaving,
+            )
         )
-        for path in ends
-    ]
-    return min(candidates, key=lambda path: path.cost)
+    return min(candidates, key=lambda path: (path.starved_blocks, path.seconds, path.hops))
 
 
-def _with_way_back(path: _Path, link: Link) -> tuple[int, float]:
-    return (path.starved_blocks, path.seconds + link(path.server.peer, None))
+def _with_way(path: _Path, way: float) -> tuple[int, float, int, str]:
+    """What paths that are left behind by links of `way` seconds compare by."""
+    return (path.starved_blocks, path.seconds + way, path.hops, path.server.peer)
 
 
 def _block_seconds(server: ServerInfo) -> float:

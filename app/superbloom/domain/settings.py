@@ -56,16 +56,25 @@ class ShareSettings:
 class SwarmSettings:
     """The swarm to be in. `name` empty: a new one; `port` 0: any free one.
 
+    `address` is the host name or IP at which the outer world reaches this computer, if told.
+
     `bootstrap` are the addresses of peers to join by. The swarm's secret lies with the secrets.
     """
 
     name: str = ""
     reach: Reach = Reach.LOCAL
     port: int = 0
+    address: str = ""
     bootstrap: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check("the port is between 0 and 65535", 0 <= self.port <= 65535)
+
+    @property
+    def server_port(self) -> int:
+        """Where this computer's own server listens: one above `port`, so that both can be
+        forwarded. 0, any free one, where nobody comes from outside."""
+        return self.port + 1 if self.reach is Reach.OPEN and 0 < self.port < 65535 else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

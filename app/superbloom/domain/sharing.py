@@ -63,3 +63,5 @@ class ShareStatus:
     sessions: int = 0
     tokens_served: int = 0
     peer: str = ""
+    wish: ShareRequest | None = None
+    """What the owner asked for last: what sharing again without a request takes up."""

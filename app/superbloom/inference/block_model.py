@@ -132,19 +132,22 @@ def fill(
     dtype: torch.dtype,
     device: torch.device,
     after_block: Callable[[int, nn.Module], None],
+    fill_on: torch.device | None = None,
     quantizer: HfQuantizer | None = None,
 ) -> None:
     """Read the blocks' weights one block at a time; `after_block(place, block)` follows each.
 
+    Weights are read to `fill_on` if it is given, from where `after_block` brings them to `device`.
     `quantizer` unpacks a checkpoint that is stored quantized.
 
     Raises ModelDamaged for missing or odd tensors, ModelUnsupported for a form not understood.
     """
     checkpoint = Checkpoint(folder)
+    places = {"": str(fill_on or device)}
     if quantizer is not None:
-        quantizer.preprocess_model(built.model, dtype=dtype, device_map={"": str(device)})
+        quantizer.preprocess_model(built.model, dtype=dtype, device_map=places)
     settings = LoadStateDictConfig(
-        device_map={"": str(device)},
+        device_map=places,
         dtype=dtype,
         hf_quantizer=quantizer,
         dtype_plan=built.model._get_dtype_plan(dtype),

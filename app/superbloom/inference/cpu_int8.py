@@ -89,10 +89,18 @@ class Int8Linear(nn.Module):
 
 
 def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """`weight` `[out, in]` as int8, and the bf16 scale of each row: they multiply to the weight."""
-    exact = weight.to(torch.float32)
-    # Rounded first, so that the scale's own rounding costs nothing.
-    scale = (exact.abs().amax(dim=1) / _LEVELS).to(torch.bfloat16)
-    divisor = scale.to(torch.float32).clamp(min=torch.finfo(torch.float32).tiny)
-    rows = (exact / divisor[:, None]).round_().clamp_(-_LEVELS, _LEVELS)
-    return rows.to(torch.int8), scale
+    """`weight` `[out, in]` as int8, and the bf16 scale of each row: they multiply to the weight.
+
+    Made some rows at a time, so that the fp32 copies on the way stay small.
+    """
+    rows = torch.empty(weight.shape, dtype=torch.int8)
+    scale = torch.empty(weight.shape[0], dtype=torch.bfloat16)
+    step = max(1, SLAB_WEIGHTS // max(1, weight.shape[1]))
+    for start in range(0, weight.shape[0], step):
+        some = slice(start, start + step)
+        exact = weight[some].to(torch.float32)
+        # Rounded first, so that the scale's own rounding costs nothing.
+        scale[some] = (exact.abs().amax(dim=1) / _LEVELS).to(torch.bfloat16)
+        divisor = scale[some].to(torch.float32).clamp(min=torch.finfo(torch.float32).tiny)
+        rows[some] = (exact / divisor[:, None]).round_().clamp_(-_LEVELS, _LEVELS).to(torch.int8)
+    return rows, scale

@@ -10,25 +10,25 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from bisect import bisect_right
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
-from statistics import median
 
 import torch
 from torch import Tensor
 
 from superbloom.domain.errors import (
     ProtocolViolation,
+    ServerCrashed,
+    ServerError,
     SessionRefused,
     SuperbloomError,
 )
 from superbloom.domain.span import Span
-from superbloom.inference.kv_cache import PAGE_TOKENS
+from superbloom.inference.cache_room import CacheRoom
+from superbloom.inference.executor_figures import MEASURED_CHUNK, ExecutorStats, Figures
 from superbloom.inference.stage import Stage
-from superbloom.inference.step_errors import in_words
+from superbloom.inference.step_errors import breaks_device, in_words
 from superbloom.inference.step_queue import (
     Job,
     Session,
@@ -36,6 +36,7 @@ from superbloom.inference.step_queue import (
     begin,
     by_blocks,
     cancel_jobs,
+    fail_jobs,
     first_job,
     settle,
 )
@@ -49,25 +50,7 @@ CHUNK_SECONDS = 0.25
 SMALLEST_CHUNK = 16
 START_TIMEOUT = 600.0
 IDLE_SECONDS = 1.0
-MOST_TOKENS = 4 * 1024 * 1024
-"""No session is longer, so no more are offered."""
-MEASURED_STEPS = 32
-MEASURED_CHUNK = 64
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExecutorStats:
-    """The executor's figures.
-
-    `step_seconds` is the median time of recent ticks that computed single tokens, for the whole
-    span; `free_cache_tokens` what sessions over the whole span may still reserve.
-    """
-
-    step_seconds: float
-    prefill_tokens_per_second: float
-    free_cache_tokens: int
-    sessions: int
-    tokens_computed: int
+DEVICE_FAILED = "The server's device failed and computes nothing more."
 
 
 class Executor:
@@ -79,20 +62,23 @@ class Executor:
         Raises what the first forward raises.
         """
         self._stage = stage
-        self._cache_bytes = cache_bytes
+        self._room = CacheRoom(stage, cache_bytes)
         self._sessions: OrderedDict[bytes, Session] = OrderedDict()
-        self._reserved = 0
         self._changed = threading.Condition()
         self._ending = False
-        self._tokens = 0
-        self._step_seconds: deque[float] = deque(maxlen=MEASURED_STEPS)
-        self._prefill_rates: deque[float] = deque(maxlen=MEASURED_STEPS)
+        self._failure: ServerCrashed | None = None
+        self._figures = Figures(len(stage.span))
         started: Future[None] = Future()
         self._thread = threading.Thread(
             target=self._run, args=(started,), name="superbloom-executor", daemon=True
         )
         self._thread.start()
         started.result(START_TIMEOUT)
+
+    @property
+    def failure(self) -> ServerCrashed | None:
+        """Why nothing is computed any more, for good; None while all is well."""
+        return self._failure
 
     def open(self, session: bytes, blocks: Span, max_tokens: int) -> None:
         """Admit a session over `blocks` of at most `max_tokens` tokens.
@@ -107,11 +93,13 @@ class Executor:
                 f"Blocks {blocks} were asked for, but this server holds {self._stage.span}."
             )
         with self._changed:
+            if self._failure is not None:
+                raise SessionRefused(DEVICE_FAILED)
             if self._ending:
                 raise SessionRefused("This server is shutting down.")
             if session in self._sessions:
                 raise SessionRefused("This session is open already.")
-            needed = self._reserve(blocks, max_tokens, before=0)
+            needed = self._room.reserve(blocks, max_tokens)
             self._sessions[session] = Session(self._stage.new_cache(blocks), max_tokens, needed)
 
     def extend(self, session: bytes, max_tokens: int, *, position: int | None = None) -> None:
@@ -128,7 +116,8 @@ class Executor:
                 raise SessionRefused("The session remembers too little to go back so far.")
             if max_tokens > found.max_tokens:
                 before = found.reserved_bytes
-                found.reserved_bytes = self._reserve(found.cache.blocks, max_tokens, before=before)
+                blocks = found.cache.blocks
+                found.reserved_bytes = self._room.reserve(blocks, max_tokens, before=before)
                 found.max_tokens = max_tokens
 
     def submit(self, session: bytes, position: int, hidden: Tensor) -> Future[Tensor]:
@@ -137,10 +126,13 @@ class Executor:
         Steps of a session run in order. The future raises ProtocolViolation when the position is
         beyond what the session holds, SessionRefused when memory ran out, ServerError when the step
         could not be computed, CancelledError when the session was closed or its steps dropped.
-        Raises ProtocolViolation at once for an unknown session or a wrong shape.
+        Raises ProtocolViolation at once for an unknown session or a wrong shape, ServerError when
+        the executor has failed.
         """
         future: Future[Tensor] = Future()
         with self._changed:
+            if self._failure is not None:
+                raise ServerError(DEVICE_FAILED)
             found = self._sessions.get(session)
             if found is None or self._ending:
                 raise ProtocolViolation("A step came for a session that is not open.")
@@ -163,17 +155,30 @@ class Executor:
             if found is None:
                 return
             cancel_jobs(found)
-            self._reserved -= found.reserved_bytes
+            self._room.give_back(found.reserved_bytes)
+
+    def missing_bytes(self, blocks: Span, max_tokens: int) -> int:
+        """Bytes of cache that such a session lacks; at most 0 if only other things hinder it."""
+        if not self._stage.span.covers(blocks):
+            return 0
+        with self._changed:
+            return self._room.missing_bytes(blocks, max_tokens)
+
+    def reserved_bytes(self, session: bytes) -> int:
+        """The bytes that a session's cache may grow to; 0 if it is not open."""
+        with self._changed:
+            found = self._sessions.get(session)
+            return found.reserved_bytes if found is not None else 0
 
     def stats(self) -> ExecutorStats:
         """The figures of this moment."""
         with self._changed:
             return ExecutorStats(
-                step_seconds=median(self._step_seconds),
-                prefill_tokens_per_second=median(self._prefill_rates),
-                free_cache_tokens=self._free_tokens(self._stage.span),
+                step_seconds=self._figures.step_seconds,
+                prefill_tokens_per_second=self._figures.prefill_tokens_per_second,
+                free_cache_tokens=self._room.free_tokens,
                 sessions=len(self._sessions),
-                tokens_computed=self._tokens,
+                tokens_computed=self._figures.tokens,
             )
 
     def shutdown(self, timeout: float) -> None:
@@ -183,7 +188,7 @@ class Executor:
             for session in self._sessions.values():
                 cancel_jobs(session)
             self._sessions.clear()
-            self._reserved = 0
+            self._room.clear()
             self._changed.notify_all()
         self._thread.join(timeout)
         if self._thread.is_alive():
@@ -205,26 +210,6 @@ class Executor:
                 f"{session.max_tokens}."
             )
 
-    def _reserve(self, blocks: Span, max_tokens: int, *, before: int) -> int:
-        """Raise a session's reservation from `before` bytes; the new one. Raises SessionRefused."""
-        needed = self._stage.cache_bytes(blocks, max_tokens)
-        if needed - before > self._cache_bytes - self._reserved:
-            raise SessionRefused(
-                f"The server has room for {self._free_tokens(blocks)} more tokens of "
-                f"cache, and this session asks for {max_tokens}.",
-                "Ask for a shorter answer, or wait until other sessions have ended.",
-            )
-        self._reserved += needed - before
-        return needed
-
-    def _free_tokens(self, blocks: Span) -> int:
-        """The longest session over `blocks` that there is room for now, in whole pages."""
-        return PAGE_TOKENS * bisect_right(
-            range(PAGE_TOKENS, MOST_TOKENS + 1, PAGE_TOKENS),
-            self._cache_bytes - self._reserved,
-            key=lambda tokens: self._stage.cache_bytes(blocks, tokens),
-        )
-
     def _run(self, started: Future[None]) -> None:
         try:
             self._measure()
@@ -232,13 +217,26 @@ class Executor:
             started.set_exception(error)
             return
         started.set_result(None)
-        while True:
-            turns = self._next_turns()
-            if turns is None:
-                return
+        try:
+            self._work()
+        except BaseException as error:  # the end of the thread: whoever waits is told
+            logger.critical("The executor ends: %s", error, exc_info=error)
+            self._fail(error)
+
+    def _work(self) -> None:
+        """Run turns until the executor ends. Raises what leaves the device useless."""
+        while (turns := self._next_turns()) is not None:
             for group in by_blocks(turns):
                 self._compute(group)
             del turns
+
+    def _fail(self, error: BaseException) -> None:
+        """The thread ends: nothing that waits, or comes, is ever computed."""
+        with self._changed:
+            self._failure = ServerCrashed(f"{DEVICE_FAILED} ({type(error).__name__})")
+            self._ending = True
+            for session in self._sessions.values():
+                fail_jobs(session, ServerError(DEVICE_FAILED))
 
     def _next_turns(self) -> list[Turn] | None:
         """Wait for work and choose it; None when the executor ends."""
@@ -274,14 +272,16 @@ class Executor:
         """How many tokens of a prompt one tick takes."""
         if not others_wait:
             return CHUNK_TOKENS
-        wanted = int(median(self._prefill_rates) * CHUNK_SECONDS)
+        wanted = int(self._figures.prefill_tokens_per_second * CHUNK_SECONDS)
         return max(SMALLEST_CHUNK, min(CHUNK_TOKENS, wanted))
 
     def _compute(self, turns: Sequence[Turn]) -> None:
         begun = time.perf_counter()
         try:
             outputs = self._forward(turns)
-        except Exception as error:  # noqa: BLE001  (the request loop: the thread must survive)
+        except Exception as error:
+            if breaks_device(error):
+                raise
             self._failed(turns, error)
             return
         self._note(turns, time.perf_counter() - begun)
@@ -300,16 +300,16 @@ class Executor:
             for turn in turns:
                 self._compute([turn])
             return
-        (turn,) = turns
-        with self._changed:
-            if turn.session.jobs and turn.session.jobs[0] is turn.job:
-                turn.session.jobs.popleft()
-        answer = in_words(error)
+        self._fail_one(turns[0], error)
+        if self._stage.device.type == "cuda":
+            torch.cuda.empty_cache()  # raises only where the device is lost, and ends the thread
+
+    def _fail_one(self, turn: Turn, error: Exception) -> None:
+        """A step has failed: its session hears why, and goes on with others."""
+        self._take_off(turn)
+        settle(turn.job.future, in_words(error))
         if not isinstance(error, SuperbloomError):
             logger.error("A step failed: %s", error, exc_info=error)
-        if self._stage.device.type == "cuda":
-            torch.cuda.empty_cache()
-        settle(turn.job.future, answer)
 
     def _finish(self, turn: Turn, output: Tensor) -> None:
         job = turn.job
@@ -317,21 +317,23 @@ class Executor:
         job.outputs.append(output)
         if job.left:
             return
+        try:
+            whole = job.outputs[0] if len(job.outputs) == 1 else torch.cat(job.outputs)
+        except Exception as error:  # noqa: BLE001  (out of memory: the other steps have gone well)
+            self._fail_one(turn, error)
+            return
+        self._take_off(turn)
+        settle(job.future, whole)
+
+    def _take_off(self, turn: Turn) -> None:
+        """The turn's job is done with, unless closing the session has removed it already."""
         with self._changed:
-            if turn.session.jobs and turn.session.jobs[0] is job:
+            if turn.session.jobs and turn.session.jobs[0] is turn.job:
                 turn.session.jobs.popleft()
-        settle(job.future, job.outputs[0] if len(job.outputs) == 1 else torch.cat(job.outputs))
 
     def _note(self, turns: Sequence[Turn], seconds: float) -> None:
-        """Keep the figures; a part of the span is scaled to the whole."""
-        tokens = sum(turn.tokens for turn in turns)
-        scaled = seconds * len(self._stage.span) / len(turns[0].session.cache.blocks)
         with self._changed:
-            self._tokens += tokens
-            if all(turn.tokens == 1 for turn in turns):
-                self._step_seconds.append(scaled)
-            elif tokens >= MEASURED_CHUNK:
-                self._prefill_rates.append(tokens / scaled)
+            self._figures.note(turns, seconds)
 
     def _measure(self) -> None:
         """Run a chunk and a few tokens, so that figures and kernels are ready before sessions."""
@@ -343,4 +345,4 @@ class Executor:
             begun = time.perf_counter()
             self._forward([turn])
             self._note([turn], time.perf_counter() - begun)
-        self._tokens = 0
+        self._figures.tokens = 0

@@ -33,6 +33,9 @@ KNOWN: frozenset[str] = frozenset(
 ALONE: frozenset[str] = frozenset({"bloom", "falcon"})
 """Families whose attention does not go through transformers' interface: one session a forward."""
 
+MOST_BLOCKS = 10_000
+"""No configuration with more blocks, or experts a block, is built."""
+
 ABSOLUTE_LISTS: frozenset[str] = frozenset({"mlp_only_layers", "moe_layers"})
 """Lists of block numbers, which move with the span's start."""
 
@@ -62,6 +65,7 @@ TINY_BLOCKS = 6
 TINY_HEAD = 16
 
 _PER_BLOCK = re.compile(r"layer|block|head")
+_COUNT = re.compile(r"(?:layers?|experts)$")
 _TEXT_PREFIX = re.compile(r"^(?:model\.language_model\.|language_model\.model\.|language_model\.)")
 
 
@@ -74,13 +78,23 @@ def text_config(config: Mapping[str, object]) -> PretrainedConfig:
     if not isinstance(family, str) or family not in CONFIG_MAPPING:
         raise ModelUnsupported(f"Models of the kind {family!r} are not known to this version.")
     try:
+        _check_counts(config)  # some families make a list of that length
         whole = CONFIG_MAPPING[family].from_dict(dict(config))
         text: PretrainedConfig = whole.get_text_config(decoder=True)
-        if text.num_hidden_layers < 1 or text.hidden_size < 1:
-            raise ValueError("no blocks")
+        if not 1 <= text.num_hidden_layers <= MOST_BLOCKS or text.hidden_size < 1:
+            raise ValueError(f"{text.num_hidden_layers} blocks of {text.hidden_size} values")
     except Exception as error:  # a foreign file's checks raise what they like
         raise ModelUnsupported(f"The model's configuration makes no sense: {error}.") from error
     return text
+
+
+def _check_counts(config: Mapping[str, object]) -> None:
+    """Raises ValueError for counts of blocks and experts that are out of all reason."""
+    for key, value in config.items():
+        if isinstance(value, dict):
+            _check_counts(value)
+        elif isinstance(value, int) and value > MOST_BLOCKS and _COUNT.search(key):
+            raise ValueError(f"{key} is {value}")
 
 
 def block_count(config: PretrainedConfig) -> int:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
-import struct
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -42,14 +40,14 @@ from transformers.modeling_gguf_pytorch_utils import (
     load_gguf_checkpoint,
 )
 
-from superbloom.domain.errors import DiskFull, ModelDamaged, ModelUnsupported, StorageFailed
+from superbloom.domain.errors import DiskFull, ModelUnsupported, StorageFailed
+from superbloom.inference.gguf_file import BLOCK, FOLDER_INSTEAD, no_support, open_gguf
 
 logger = logging.getLogger(__name__)
 
 INDEX_FILE = "model.safetensors.index.json"
 ENDS_FILE = "model-ends.safetensors"
 
-_BLOCK = re.compile(r"^blk\.(\d+)\.")
 _ROPE_FACTORS = "rope_freqs.weight"
 _ENDS = -1
 _STORED = torch.bfloat16
@@ -67,34 +65,30 @@ def import_gguf(gguf: Path, folder: Path, *, progress: Callable[[int, int], None
     """Write the model in `gguf` into `folder` (made if absent) in bf16.
 
     `progress(done, total)` counts bytes of the GGUF's tensors. Raises ModelDamaged for a file that
-    is cut short or no GGUF, ModelUnsupported for a family that transformers cannot read from GGUF,
-    DiskFull or StorageFailed where a file cannot be written.
+    is cut short, contradicts itself or is no GGUF, ModelUnsupported for what transformers cannot
+    read from GGUF, DiskFull, StorageFailed or OSError where a file cannot be written.
     Nothing here is atomic: the caller gives a folder of its own and moves it when this returns.
     """
-    try:
-        reader = GGUFReader(gguf)
-        architecture = str(reader.fields["general.architecture"].contents())
-    except (OSError, ValueError, IndexError, KeyError, struct.error) as error:
-        raise ModelDamaged(
-            f"{gguf.name} is not a whole GGUF file: {error}", "Fetch or copy the file again."
-        ) from error
-    config = _config_of(gguf, reader, architecture)
+    reader, architecture = open_gguf(gguf)
+    progress(0, _tensor_bytes(reader))
+    with no_support(f"A GGUF file of the family {architecture} cannot be imported"):
+        config = _config_of(gguf, reader, architecture)
     folder.mkdir(parents=True, exist_ok=True)
-    _write_tokenizer(gguf, reader, folder, config.max_position_embeddings)
+    with no_support("The GGUF file's tokenizer cannot be used"):
+        _write_tokenizer(gguf, reader, folder, config.max_position_embeddings)
     _write_tensors(reader, architecture, config, folder, progress)
-    config.save_pretrained(folder)
-    _write_generation_config(config, folder)
+    with no_support(f"A GGUF file of the family {architecture} cannot be imported"):
+        config.save_pretrained(folder)
+        _write_generation_config(config, folder)
+
+
+def _tensor_bytes(reader: GGUFReader) -> int:
+    return sum(int(tensor.n_bytes) for tensor in reader.tensors)
 
 
 def _config_of(gguf: Path, reader: GGUFReader, architecture: str) -> PreTrainedConfig:
     """The configuration that the file's header describes."""
-    try:
-        values: dict[str, Any] = load_gguf_checkpoint(str(gguf))["config"]  # type: ignore[no-untyped-call]
-    except (ValueError, KeyError, IndexError, TypeError) as error:
-        raise ModelUnsupported(
-            f"A GGUF file of the family {architecture} cannot be imported: {error}",
-            "Import the model as a folder with safetensors instead.",
-        ) from error
+    values: dict[str, Any] = load_gguf_checkpoint(str(gguf))["config"]  # type: ignore[no-untyped-call]
     values.pop("_model_name_or_path", None)
     values.pop("unk_token_id", None)
     for key, value in values.items():
@@ -128,7 +122,7 @@ def _long_context_rope(reader: GGUFReader, values: dict[str, Any]) -> dict[str, 
     if not np.allclose(factors, expected, rtol=1e-3):
         raise ModelUnsupported(
             "The file scales its rotary positions in a way that is not known here.",
-            "Import the model as a folder with safetensors instead.",
+            FOLDER_INSTEAD,
         )
     return {
         "rope_type": "llama3",
@@ -142,25 +136,7 @@ def _long_context_rope(reader: GGUFReader, values: dict[str, Any]) -> dict[str, 
 
 def _write_tokenizer(gguf: Path, reader: GGUFReader, folder: Path, context_tokens: int) -> None:
     """tokenizer.json, tokenizer_config.json and the chat template."""
-    try:
-        architecture, content, options = get_gguf_tokenizer(str(gguf))
-        backend, _ = convert_gguf_tokenizer(architecture, content)
-    except (ValueError, KeyError, IndexError, TypeError) as error:
-        raise ModelUnsupported(
-            f"The GGUF file's tokenizer cannot be used: {error}",
-            "Import the model as a folder with safetensors instead.",
-        ) from error
-    tokenizer: Any = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=backend, **options
-    )
-    splitting = reader.fields.get("tokenizer.ggml.pre")
-    if splitting is not None and splitting.contents() in _DIGIT_BY_DIGIT:
-        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-            [
-                pre_tokenizers.Digits(individual_digits=True),
-                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
-            ]
-        )
+    tokenizer = _read_tokenizer(gguf, reader)
     tokenizer.model_max_length = context_tokens
     tokenizer.save_pretrained(folder)
     path = folder / "tokenizer_config.json"
@@ -172,6 +148,23 @@ def _write_tokenizer(gguf: Path, reader: GGUFReader, folder: Path, context_token
         # Older readers look for the template here and not in a file of its own.
         content["chat_template"] = tokenizer.chat_template
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _read_tokenizer(gguf: Path, reader: GGUFReader) -> Any:
+    architecture, content, options = get_gguf_tokenizer(str(gguf))
+    backend, _ = convert_gguf_tokenizer(architecture, content)
+    tokenizer: Any = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=backend, **options
+    )
+    splitting = reader.fields.get("tokenizer.ggml.pre")
+    if splitting is not None and splitting.contents() in _DIGIT_BY_DIGIT:
+        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Digits(individual_digits=True),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
+            ]
+        )
+    return tokenizer
 
 
 def _write_generation_config(config: PreTrainedConfig, folder: Path) -> None:
@@ -191,22 +184,23 @@ def _write_tensors(
     progress: Callable[[int, int], None],
 ) -> None:
     """One file for the client's ends, one a block, and the index over them."""
-    with torch.device("meta"):
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
-            config, dtype=_STORED
-        )
-    processor_class = TENSOR_PROCESSORS.get(architecture, TensorProcessor)
-    processor = processor_class(config=config.to_dict())  # type: ignore[no-untyped-call]
-    config.architectures = [type(model).__name__]
-    names: dict[str, str] = get_gguf_hf_weights_map(_names_of(model), processor)
+    with no_support(f"A GGUF file of the family {architecture} cannot be imported"):
+        with torch.device("meta"):
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+                config, dtype=_STORED
+            )
+        processor_class = TENSOR_PROCESSORS.get(architecture, TensorProcessor)
+        processor = processor_class(config=config.to_dict())  # type: ignore[no-untyped-call]
+        config.architectures = [type(model).__name__]
+        names: dict[str, str] = get_gguf_hf_weights_map(_names_of(model), processor)
 
     parts: dict[int, list[Any]] = defaultdict(list)
     for tensor in reader.tensors:
-        found = _BLOCK.match(tensor.name)
+        found = BLOCK.match(tensor.name)
         parts[int(found[1]) if found else _ENDS].append(tensor)
 
     wanted = _wanted_names(model)
-    total = sum(int(tensor.n_bytes) for tensor in reader.tensors)
+    total = _tensor_bytes(reader)
     done = 0
     weight_map: dict[str, str] = {}
     written: set[str] = set()
@@ -214,13 +208,15 @@ def _write_tensors(
     for block in sorted(parts):
         tensors: dict[str, torch.Tensor] = {}
         for tensor in parts[block]:
-            _read_tensor(tensor, processor, names, tensors)
+            with no_support(f"The GGUF file's {tensor.name} cannot be used"):
+                _read_tensor(tensor, processor, names, tensors)
             done += int(tensor.n_bytes)
             progress(done, total)
         written |= tensors.keys()
         kept = {name: value for name, value in tensors.items() if name in wanted}
         _check_shapes(kept, model)
-        stored = revert_weight_conversion(model, kept)
+        with no_support("The GGUF file's tensors cannot be used"):
+            stored = revert_weight_conversion(model, kept)
         file = ENDS_FILE if block == _ENDS else block_file(block)
         _save({name: value.contiguous() for name, value in stored.items()}, folder / file)
         weight_map |= dict.fromkeys(stored, file)
@@ -230,7 +226,7 @@ def _write_tensors(
         raise ModelUnsupported(
             f"The GGUF file lacks {len(missing)} tensors of the family {architecture}, "
             f"among them {missing[0]}.",
-            "Import the model as a folder with safetensors instead.",
+            FOLDER_INSTEAD,
         )
     index = {"metadata": {"total_size": stored_bytes}, "weight_map": weight_map}
     (folder / INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
@@ -279,7 +275,7 @@ def _check_shapes(tensors: dict[str, torch.Tensor], model: PreTrainedModel) -> N
             raise ModelUnsupported(
                 f"The GGUF file's {name} has the sizes {tuple(value.shape)}, where its family has "
                 f"{tuple(expected[name].shape)}.",
-                "Import the model as a folder with safetensors instead.",
+                FOLDER_INSTEAD,
             )
 
 
@@ -314,6 +310,6 @@ def _read_tensor(
     if result.name not in names:
         raise ModelUnsupported(
             f"The GGUF file holds a tensor that its family does not have: {tensor.name}.",
-            "Import the model as a folder with safetensors instead.",
+            FOLDER_INSTEAD,
         )
     into[names[result.name]] = torch.from_numpy(np.array(result.weights)).to(_STORED)

@@ -14,8 +14,12 @@ from superbloom.domain.span import Span
 PAGE_TOKENS = 256
 """Caches grow by this many tokens at a time."""
 
-REWIND_TOKENS = 512
-"""A session may always go back by so many tokens."""
+REWIND_TOKENS = 1024
+"""A session may always go back by so many tokens.
+
+That is what a client has under way while it sends a prompt: after the loss of one server the others
+go back to where the chain as a whole has come.
+"""
 
 SLIDE_TOKENS = 512
 """A windowed block forgets once in so many tokens: what stays is copied then."""

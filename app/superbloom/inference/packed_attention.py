@@ -18,9 +18,13 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
+from superbloom.domain.budget import SCORE_BYTES
 from superbloom.inference.kv_cache import SessionCache
 
 PACKED = "superbloom_packed"
+
+BYTES_A_SCORE = 8
+"""A score in fp32, and what it is made of or becomes in the stage's dtype."""
 
 
 @dataclass(slots=True)
@@ -170,26 +174,80 @@ def _attend_by_hand(
     softcap: float | None,
     sinks: Tensor | None,
 ) -> Tensor:
-    """What torch's own function cannot do: capped scores and attention sinks."""
+    """What torch's own function cannot do: capped scores and attention sinks.
+
+    All key heads at once, or few and so many tokens at a time that all on the way stays within
+    SCORE_BYTES.
+    """
     heads, tokens, dim = query.shape
-    shared = keys.shape[0]
-    seen = keys.shape[1]
-    grouped = query.reshape(shared, -1, dim)
-    scores = grouped @ keys.transpose(1, 2) * (dim**-0.5 if scaling is None else scaling)
-    scores = scores.float().reshape(heads, tokens, seen)
+    shared, seen = keys.shape[:2]
+    groups = heads // shared
+    scaling = dim**-0.5 if scaling is None else scaling
+    row_bytes = groups * seen * BYTES_A_SCORE
+    together = min(shared, max(1, SCORE_BYTES // (tokens * row_bytes)))
+    step = min(tokens, max(1, SCORE_BYTES // (together * row_bytes)))
+    result = values.new_empty(heads, tokens, values.shape[2])
+    for head in range(0, shared, together):
+        theirs = slice(head, min(head + together, shared))
+        mine = slice(theirs.start * groups, theirs.stop * groups)
+        for start in range(0, tokens, step):
+            some = slice(start, min(start + step, tokens))
+            result[mine, some] = _attend_some(
+                query[mine, some],
+                keys[theirs],
+                values[theirs],
+                hidden=_hidden(mask, some, seen, keys.device) if tokens > 1 else None,
+                scaling=scaling,
+                softcap=softcap,
+                sinks=None if sinks is None else sinks[mine].float(),
+            )
+    return result
+
+
+def _attend_some(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    *,
+    hidden: Tensor | None,
+    scaling: float,
+    softcap: float | None,
+    sinks: Tensor | None,
+) -> Tensor:
+    """Attention of a few tokens over all they see but what is `hidden` `[tokens, seen]`."""
+    heads, tokens, dim = query.shape
+    shared, seen = keys.shape[:2]
+    rows = query.reshape(shared, -1, dim)
+    scores = (rows @ keys.transpose(1, 2)).mul_(scaling).float().view(heads, tokens, seen)
     if softcap is not None:
-        scores = torch.tanh(scores / softcap) * softcap
+        scores.div_(softcap).tanh_().mul_(softcap)
+    if hidden is not None:
+        scores.masked_fill_(hidden, float("-inf"))
+    weights = _softmax_(scores, sinks).to(values.dtype)
+    return (weights.view(shared, -1, seen) @ values).view(heads, tokens, -1)
+
+
+def _hidden(mask: Tensor | None, some: slice, seen: int, device: torch.device) -> Tensor:
+    """What the tokens `some` of a chunk do not see, `[tokens, seen]`."""
     if mask is not None:
-        scores = scores.masked_fill(~mask, float("-inf"))
-    elif tokens > 1:
-        future = torch.ones(tokens, seen, dtype=torch.bool, device=scores.device).triu(1)
-        scores = scores.masked_fill(future, float("-inf"))
-    if sinks is not None:
-        column = sinks.float().reshape(heads, 1, 1).expand(heads, tokens, 1)
-        scores = torch.cat([scores, column], dim=-1)
-    weights = torch.softmax(scores, dim=-1)[..., :seen].to(values.dtype)
-    result = weights.reshape(shared, -1, seen) @ values
-    return result.reshape(heads, tokens, values.shape[2])
+        return ~mask[some]
+    query = torch.arange(some.start, some.stop, device=device)
+    return torch.arange(seen, device=device) > query[:, None]
+
+
+def _softmax_(scores: Tensor, sinks: Tensor | None) -> Tensor:
+    """Softmax over the last side of `[heads, tokens, seen]`, in place.
+
+    `sinks` `[heads]` are scores of one more token that has no value.
+    """
+    highest = scores.amax(dim=-1, keepdim=True)
+    if sinks is None:
+        scores.sub_(highest).exp_()
+        return scores.div_(scores.sum(dim=-1, keepdim=True))
+    extra = sinks[:, None, None]
+    highest = torch.maximum(highest, extra)
+    scores.sub_(highest).exp_()
+    return scores.div_(scores.sum(dim=-1, keepdim=True) + (extra - highest).exp_())
 
 
 def _no_mask(*_: object, **__: object) -> None:

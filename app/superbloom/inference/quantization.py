@@ -1,4 +1,4 @@
-"""Precisions: what a stage computes in, and int8 and nf4 made block by block.
+"""Precisions: what a stage computes in, and int8 and nf4 made tensor by tensor.
 
 nf4 and a GPU's int8 are bitsandbytes'; a CPU's int8 is `cpu_int8`.
 """
@@ -6,19 +6,19 @@ nf4 and a GPU's int8 are bitsandbytes'; a CPU's int8 is `cpu_int8`.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
-from typing import Any
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeGuard
 
 import torch
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 from transformers.quantizers.auto import AutoHfQuantizer
 from transformers.quantizers.base import HfQuantizer
 
 from superbloom.domain.errors import ModelUnsupported
 from superbloom.domain.model_card import Precision
 from superbloom.inference.cpu_int8 import Int8Linear
-from superbloom.inference.device import fast_cpu_dtype
+from superbloom.inference.device import CPU, fast_cpu_dtype
 
 _DIRECT: Mapping[Precision, torch.dtype] = {
     Precision.FP32: torch.float32,
@@ -28,6 +28,15 @@ _DIRECT: Mapping[Precision, torch.dtype] = {
 _DEVICES = frozenset({"cpu", "cuda"})
 _UNPACKED = frozenset({"mxfp4"})
 """Stored forms that transformers unpacks to plain weights without a GPU."""
+_PLAIN_KINDS = frozenset({"FalconLinear"})
+"""Families' own linear layers that compute nothing but inputs times weights plus bias."""
+
+NF4_GROUP = 64
+"""bitsandbytes: nf4 keeps one 8-bit scale for so many weights..."""
+NF4_SCALE_GROUP = 256
+"""...and one 32-bit scale for so many of those."""
+_CPU_CHUNK = 1024 * NF4_GROUP
+"""So many weights are made nf4 on a CPU at a time: that takes a multiple of their size."""
 
 _NEXT = "Choose the precision bf16."
 
@@ -69,31 +78,68 @@ def stored_quantizer(config: Mapping[str, object]) -> HfQuantizer | None:
     return made
 
 
+def is_plain_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
+    """True for a layer that a quantized one can stand for."""
+    return isinstance(module, nn.Linear) and (
+        type(module) is nn.Linear or type(module).__name__ in _PLAIN_KINDS
+    )
+
+
+def is_held_in(precision: Precision, block: nn.Module) -> bool:
+    """Whether a server can hold such a block in `precision`; its weights need not be there."""
+    return precision in _DIRECT or _other_weights(block) is None
+
+
+def check_held_in(precision: Precision, blocks: Iterable[nn.Module]) -> None:
+    """Raises ModelUnsupported where weights are not in linear layers (fused experts)."""
+    for block in blocks:
+        other = None if precision in _DIRECT else _other_weights(block)
+        if other is not None:
+            raise ModelUnsupported(
+                f"This family keeps its weights in a form ({other}) that cannot be held in "
+                f"{precision} yet.",
+                _NEXT,
+            )
+
+
+def _other_weights(block: nn.Module) -> str | None:
+    """What keeps the most weights beside plain linear layers, by its class; None if nothing."""
+    others = {
+        type(module).__name__: parameter.numel()
+        for module in block.modules()
+        if not (is_plain_linear(module) or isinstance(module, nn.Embedding))
+        for parameter in module.parameters(recurse=False)
+        if parameter.ndim > 1
+    }
+    return max(others, key=lambda kind: others[kind], default=None)
+
+
+def filling_device(precision: Precision, device: torch.device) -> torch.device:
+    """Where a block's plain weights are read to: an accelerator gets the quantized ones only."""
+    return device if precision in _DIRECT else CPU
+
+
 def quantize_block(
     block: nn.Module, precision: Precision, dtype: torch.dtype, device: torch.device
 ) -> None:
-    """Replace the block's linear layers by quantized ones, one at a time.
+    """Replace the block's linear layers by quantized ones on `device`, and move the rest there.
 
-    Raises ModelUnsupported where most of a block is not in linear layers (fused experts).
+    The block lies on the CPU. It goes tensor by tensor, and each plain one is freed at once.
     """
     if precision in _DIRECT:
         return
-    _refuse_other_weights(block, precision)
-    for name, module in list(block.named_modules()):
-        if isinstance(module, nn.Linear) and type(module) is nn.Linear:
-            block.set_submodule(name, _quantized(module, precision, dtype, device))
-
-
-def _refuse_other_weights(block: nn.Module, precision: Precision) -> None:
+    for name in [name for name, module in block.named_modules() if is_plain_linear(module)]:
+        linear = block.get_submodule(name)
+        assert is_plain_linear(linear)
+        block.set_submodule(name, _quantized(linear, precision, dtype, device))
     for module in block.modules():
-        for parameter in module.parameters(recurse=False):
-            other = type(module) is not nn.Linear and parameter.ndim > 1
-            if other and (parameter.ndim > 2 or isinstance(module, Conv1D)):
-                raise ModelUnsupported(
-                    f"This family keeps its weights in a form ({type(module).__name__}) that "
-                    f"cannot be held in {precision} yet.",
-                    _NEXT,
-                )
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.device.type != device.type:
+                moved = nn.Parameter(parameter.data.to(device), requires_grad=False)
+                module.register_parameter(name, moved)
+        for name, buffer in module.named_buffers(recurse=False):
+            if not buffer.is_meta and buffer.device.type != device.type:
+                module._buffers[name] = buffer.to(device)
 
 
 def _quantized(
@@ -113,13 +159,50 @@ def _quantized(
             made = bnb.nn.Linear4bit(*sizes, compute_dtype=dtype, quant_type="nf4")
     weight = linear.weight.data
     if precision is Precision.INT8:
-        made.weight = bnb.nn.Int8Params(
-            weight.to("cpu"), requires_grad=False, has_fp16_weights=False
-        ).to(device)
-    else:
-        made.weight = bnb.nn.Params4bit(weight.to("cpu"), requires_grad=False, quant_type="nf4").to(
+        made.weight = bnb.nn.Int8Params(weight, requires_grad=False, has_fp16_weights=False).to(
             device
         )
+    elif device.type == "cpu":
+        made.weight = _nf4_on_cpu(bnb, weight)
+    else:
+        made.weight = bnb.nn.Params4bit(weight, requires_grad=False, quant_type="nf4").to(device)
     if linear.bias is not None:
         made.bias = nn.Parameter(linear.bias.data.to(device), requires_grad=False)
+    return made
+
+
+def _nf4_on_cpu(bnb: Any, weight: torch.Tensor) -> nn.Parameter:
+    """What `Params4bit(weight).to("cpu")` gives, to the bit, made a chunk at a time."""
+    functional = bnb.functional
+    flat = weight.reshape(-1)
+    packed = torch.empty(math.ceil(flat.numel() / 2), 1, dtype=torch.uint8)
+    largest = torch.empty(math.ceil(flat.numel() / NF4_GROUP))
+    for start in range(0, flat.numel(), _CPU_CHUNK):
+        some, state = functional.quantize_4bit(
+            flat[start : start + _CPU_CHUNK], blocksize=NF4_GROUP, quant_type="nf4"
+        )
+        packed[start // 2 : start // 2 + some.shape[0]] = some
+        largest[start // NF4_GROUP :][: state.absmax.numel()] = state.absmax
+    offset = largest.mean()
+    scales, scales_state = functional.quantize_blockwise(
+        largest - offset, blocksize=NF4_SCALE_GROUP
+    )
+    whole = functional.QuantState(
+        absmax=scales,
+        shape=weight.shape,
+        dtype=weight.dtype,
+        blocksize=NF4_GROUP,
+        code=functional.get_4bit_type("nf4", device=weight.device),
+        quant_type="nf4",
+        offset=offset,
+        state2=scales_state,
+    )
+    made: nn.Parameter = bnb.nn.Params4bit(
+        packed,
+        requires_grad=False,
+        quant_state=whole,
+        blocksize=NF4_GROUP,
+        quant_type="nf4",
+        bnb_quantized=True,
+    )
     return made

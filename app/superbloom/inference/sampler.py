@@ -21,6 +21,9 @@ from superbloom.domain.sampling import SamplingSettings
 
 Floats = npt.NDArray[np.float32]
 
+COLDEST = 1e-6
+"""A temperature below this is greedy decoding: its division would leave the range of fp32."""
+
 
 class Sampler:
     """Chooses the tokens of one answer; `seed` repeats them.
@@ -42,7 +45,8 @@ class Sampler:
         """
         if self._settings.repetition_penalty != 1.0:
             logits = self._penalised(logits)
-        token = self._greedy(logits) if self._settings.temperature == 0 else self._drawn(logits)
+        greedy = self._settings.temperature < COLDEST
+        token = self._greedy(logits) if greedy else self._drawn(logits)
         if token not in self._seen:
             self._seen = np.append(self._seen, token)
         return token

@@ -21,6 +21,12 @@ from superbloom.domain.model_card import ModelShape, Precision
 from superbloom.domain.span import Span
 from superbloom.inference.block_model import BlockModel
 from superbloom.inference.families import block_count, slice_config, text_config
+from superbloom.inference.quantization import (
+    NF4_GROUP,
+    NF4_SCALE_GROUP,
+    is_held_in,
+    is_plain_linear,
+)
 
 _VALUE_BYTES: Mapping[Precision, int] = {
     Precision.FP32: 4,
@@ -29,19 +35,25 @@ _VALUE_BYTES: Mapping[Precision, int] = {
 }
 _BF16_BYTES = 2
 
-# bitsandbytes: nf4 keeps one 8-bit scale for 64 weights, one 32-bit scale for 256 of those, and
-# with each tensor its tables (256 and 16 values) and an offset.
-_NF4_GROUP = 64
-_NF4_SCALE_GROUP = 256
+# bitsandbytes keeps with each nf4 tensor its tables (256 and 16 values) and an offset.
 _NF4_TABLE_BYTES = 256 * 4 + 16 * 4 + 4
 
 
 def shape_of(config: Mapping[str, object]) -> ModelShape:
     """The sizes of the model with this configuration (the content of its config.json).
 
-    Raises ModelUnsupported for a family or a configuration that transformers cannot build.
+    Raises ModelUnsupported for a family or a configuration that transformers cannot build, or
+    whose blocks keep something else than keys and values.
     """
-    return _shape_of(json.dumps(config, sort_keys=True))
+    try:
+        return _shape_of(json.dumps(config, sort_keys=True))
+    except ModelUnsupported:
+        raise
+    except Exception as error:  # a foreign family's code raises what it likes
+        raise ModelUnsupported(
+            f"The sizes of a model of the kind {config.get('model_type')!r} cannot be computed: "
+            f"{error}."
+        ) from error
 
 
 @lru_cache(maxsize=64)
@@ -70,6 +82,7 @@ def _shape_of(content: str) -> ModelShape:
         block_bytes={
             precision: max(_block_bytes(block, precision) for block in blocks.values())
             for precision in Precision
+            if all(is_held_in(precision, block) for block in blocks.values())
         },
         client_bytes=ends * _BF16_BYTES,
         cache_bytes_per_token=cache_bytes,
@@ -109,7 +122,7 @@ def _block_bytes(block: nn.Module, precision: Precision) -> int:
     """A block's weights as a server holds them: only linear layers are ever quantized."""
     if precision in _VALUE_BYTES:
         return _parameters(block) * _VALUE_BYTES[precision]
-    quantized = [module.weight for module in block.modules() if type(module) is nn.Linear]
+    quantized = [module.weight for module in block.modules() if is_plain_linear(module)]
     rest = _parameters(block) - sum(weight.numel() for weight in quantized)
     stored = _int8_bytes if precision is Precision.INT8 else _nf4_bytes
     return rest * _BF16_BYTES + sum(stored(weight) for weight in quantized)
@@ -122,8 +135,8 @@ def _int8_bytes(weight: torch.Tensor) -> int:
 
 def _nf4_bytes(weight: torch.Tensor) -> int:
     """Half a byte a weight and doubly quantized scales (QLoRA, arXiv 2305.14314)."""
-    groups = math.ceil(weight.numel() / _NF4_GROUP)
-    scales = groups + math.ceil(groups / _NF4_SCALE_GROUP) * 4
+    groups = math.ceil(weight.numel() / NF4_GROUP)
+    scales = groups + math.ceil(groups / NF4_SCALE_GROUP) * 4
     return math.ceil(weight.numel() / 2) + scales + _NF4_TABLE_BYTES
 
 

@@ -13,7 +13,13 @@ from superbloom.domain.span import Span
 from superbloom.inference.block_model import build_empty, fill
 from superbloom.inference.block_runner import BlockRunner, StageStep
 from superbloom.inference.families import block_count, text_config
-from superbloom.inference.quantization import compute_dtype, quantize_block, stored_quantizer
+from superbloom.inference.quantization import (
+    check_held_in,
+    compute_dtype,
+    filling_device,
+    quantize_block,
+    stored_quantizer,
+)
 from superbloom.inference.self_check import check_family
 from superbloom.inference.weights import read_config
 
@@ -35,8 +41,8 @@ class Stage(BlockRunner):
     ) -> Stage:
         """Read `span` from a model folder, block by block; `progress(done, total)` counts blocks.
 
-        Memory holds at most 1.3 times the span's weights meanwhile. Raises ModelDamaged,
-        ModelUnsupported.
+        Memory holds at most 1.3 times the span's weights meanwhile, and beside quantized weights
+        one block in bf16, on the CPU. Raises ModelDamaged, ModelUnsupported.
         """
         content = read_config(folder)
         quantizer = stored_quantizer(content)
@@ -49,6 +55,7 @@ class Stage(BlockRunner):
         packed = check_family(content)
         dtype = compute_dtype(precision, device)
         built = build_empty(config, span, dtype)
+        check_held_in(precision, built.layers)
         built.set_packed(packed)
 
         def after_block(place: int, block: torch.nn.Module) -> None:
@@ -62,6 +69,7 @@ class Stage(BlockRunner):
             span,
             dtype=dtype,
             device=device,
+            fill_on=filling_device(precision, device),
             after_block=after_block,
             quantizer=quantizer,
         )

@@ -93,6 +93,13 @@ def cancel_jobs(session: Session) -> None:
     session.jobs.clear()
 
 
+def fail_jobs(session: Session, error: Exception) -> None:
+    """End the session's jobs with an error."""
+    for job in session.jobs:
+        settle(job.future, error)
+    session.jobs.clear()
+
+
 def settle(future: Future[Tensor], result: Tensor | Exception) -> None:
     """Give a future its result, unless closing the session has settled it already."""
     try:

@@ -16,7 +16,12 @@ from pathlib import Path
 import tokenizers
 
 from superbloom.domain.conversation import ChatTurn
-from superbloom.domain.errors import ModelDamaged, ModelNotHere, ModelUnsupported
+from superbloom.domain.errors import (
+    ModelDamaged,
+    ModelNotHere,
+    ModelUnsupported,
+    SuperbloomError,
+)
 from superbloom.inference.chat_template import CUT, ChatTemplate, ControlTokens
 from superbloom.inference.detokenizer import Detokenizer, Vocabulary
 
@@ -42,6 +47,17 @@ class ChatTokenizer:
         """Read a model folder's tokenizer. Raises ModelNotHere, ModelDamaged, ModelUnsupported."""
         if not folder.is_dir():
             raise ModelNotHere(f"There is no model in {folder}.")
+        try:
+            return cls._load(folder)
+        except SuperbloomError:
+            raise
+        except Exception as error:  # foreign files may hold anything, anywhere
+            raise ModelDamaged(
+                f"The tokenizer's files in {folder} are not as they should be: {error}."
+            ) from error
+
+    @classmethod
+    def _load(cls, folder: Path) -> ChatTokenizer:
         config = {
             **_read_json(folder / "special_tokens_map.json"),
             **_read_json(folder / "tokenizer_config.json"),

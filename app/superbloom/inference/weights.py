@@ -29,6 +29,11 @@ INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
 MAX_HEADER_BYTES = 100 * 1024 * 1024
 
+FINGERPRINT_BYTES = 64 * 1024
+"""The fingerprint reads so much of each tensor of the client's part."""
+FINGERPRINT_TENSORS = 64
+"""It looks at no more tensors than these, the first by name; models have two to eight."""
+
 DTYPES: Mapping[str, torch.dtype] = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -43,6 +48,8 @@ DTYPES: Mapping[str, torch.dtype] = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
+
+_MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error)
 
 _BLOCK = re.compile(r"(?:^|\.)(\d+)\.")
 _NOT_TEXT = re.compile(r"(?:^|\.)(?:vision|visual|audio|multi_modal|mm_|image)\w*\.")
@@ -98,10 +105,13 @@ def shards_of_ends(weight_map: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def fingerprint(folder: Path) -> str:
-    """16 hex digits that tell models of another shape apart.
+    """16 hex digits that tell models of another shape or with other weights apart.
 
     They are the same for every folder of the model, however it is sharded and however much of it
-    has been fetched: shape figures of the configuration and the names of its blocks' tensors.
+    has been fetched: shape figures of the configuration, the names of its blocks' tensors, and the
+    beginnings of embeddings, final norm and head as they are stored, which every server has as
+    well. Models that differ in nothing but their blocks' weights look the same.
+
     Raises ModelDamaged.
     """
     config = read_config(folder)
@@ -110,8 +120,20 @@ def fingerprint(folder: Path) -> str:
     essentials = [
         next((shape[name] for name in names if name in shape), None) for names in _ESSENTIALS
     ]
-    names = sorted(_bare(name) for name in Checkpoint(folder).names if block_of(name) is not None)
-    return hashlib.sha256(json.dumps([essentials, names]).encode()).hexdigest()[:16]
+    checkpoint = Checkpoint(folder)
+    names = sorted(_bare(name) for name in checkpoint.names if block_of(name) is not None)
+    parts = [essentials, names, _beginnings_of_ends(checkpoint)]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def _beginnings_of_ends(checkpoint: Checkpoint) -> list[str]:
+    """Hashes of what the client's tensors begin with, without names: writers differ in those.
+
+    A head that shares the embeddings' weights may be stored or left out, so equals count once.
+    """
+    ends = sorted(tensors_of_ends(checkpoint.names))[:FINGERPRINT_TENSORS]
+    beginnings = (checkpoint.tensor(name).beginning(FINGERPRINT_BYTES) for name in ends)
+    return sorted({hashlib.sha256(content).hexdigest() for content in beginnings})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,15 +152,24 @@ class StoredTensor:
         if self.nbytes == 0:
             return torch.empty(self.shape, dtype=self.dtype)
         data = torch.empty(self.nbytes, dtype=torch.uint8)
+        self._copy_to(memoryview(data.numpy().data))
+        return data.view(self.dtype).reshape(self.shape)
+
+    def beginning(self, most: int) -> bytes:
+        """Its first `most` bytes as they are stored, or all if it has fewer. Raises as `read`."""
+        content = bytearray(min(most, self.nbytes))
+        self._copy_to(memoryview(content))
+        return bytes(content)
+
+    def _copy_to(self, target: memoryview) -> None:
         try:
             with self.file.open("rb", buffering=0) as shard:
                 shard.seek(self.offset)
-                _fill(shard, memoryview(data.numpy().data))
+                _fill(shard, target)
         except OSError as error:
             raise ModelDamaged(f"{self.file.name} cannot be read: {error}.") from error
         except EOFError as error:
             raise ModelDamaged(f"{self.file.name} is cut short.") from error
-        return data.view(self.dtype).reshape(self.shape)
 
     def map(self) -> Tensor:
         """The tensor on its file, read where it is touched; not to be written to. Raises as `read`.
@@ -218,7 +249,7 @@ def _read_header(path: Path) -> dict[str, StoredTensor]:
         raise ModelDamaged(f"{path.name} is missing in {path.parent}.") from error
     except OSError as error:
         raise ModelDamaged(f"{path.name} cannot be read: {error}.") from error
-    except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+    except _MALFORMED as error:
         raise ModelDamaged(f"{path.name} is no safetensors file.") from error
 
 
@@ -254,7 +285,7 @@ def _read_json(path: Path) -> dict[str, object]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ModelDamaged(f"{path.name} is missing in {path.parent}.") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelDamaged(f"{path.name} in {path.parent} cannot be read.") from error
     if not isinstance(content, dict):
         raise ModelDamaged(f"{path.name} in {path.parent} is not a JSON object.")

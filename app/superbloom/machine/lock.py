@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import sys
+import time
 from pathlib import Path
 from types import TracebackType
 
-from superbloom.domain.errors import NodeRunning, StorageFailed
+from superbloom.domain.disk_errors import storage_error
+from superbloom.domain.errors import NodeRunning
+
+_HELD = {errno.EWOULDBLOCK, errno.EACCES}
+"""What the system says of a lock that another process has; all else is a fault of the disk."""
+
+PROBE_SECONDS = 0.2
+"""How long a taker tries: whoever looks at the lock (`is_locked`) has it for an instant."""
+
+POLL_SECONDS = 0.01
 
 if sys.platform == "win32":
     import msvcrt
@@ -15,7 +27,7 @@ if sys.platform == "win32":
     _LOCKED_BYTE = 1 << 30
     """Far behind the content, which others must be able to read while the byte is locked."""
 
-    def _lock(descriptor: int) -> None:
+    def _lock(descriptor: int, *, shared: bool = False) -> None:
         os.lseek(descriptor, _LOCKED_BYTE, os.SEEK_SET)
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
         os.lseek(descriptor, 0, os.SEEK_SET)
@@ -23,8 +35,9 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-    def _lock(descriptor: int) -> None:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    def _lock(descriptor: int, *, shared: bool = False) -> None:
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
 
 
 class FolderLock:
@@ -41,22 +54,21 @@ class FolderLock:
     def acquire(cls, path: Path) -> FolderLock:
         """Take the lock at `path`, in a folder that exists.
 
-        Raises NodeRunning, naming the holder's process, if another process has it; StorageFailed
-        if the file cannot be opened.
+        Raises NodeRunning, naming the holder's process, if another process has it; DiskFull or
+        StorageFailed if the file cannot be opened, locked or written.
         """
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        except OSError as error:
-            raise StorageFailed(f"{path} cannot be used: {error.strerror or error}.") from error
-        try:
-            _lock(descriptor)
-        except OSError as error:
-            os.close(descriptor)
-            holder = _holder(path)
-            who = f" (process {holder})" if holder else ""
-            raise NodeRunning(f"Superbloom already runs on {path.parent}{who}.") from error
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"{os.getpid()}\n".encode())
+        with contextlib.ExitStack() as undo:
+            try:
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+                undo.callback(os.close, descriptor)
+                if not _take(descriptor):
+                    who = f" (process {pid})" if (pid := holder(path)) else ""
+                    raise NodeRunning(f"Superbloom already runs on {path.parent}{who}.")
+                os.ftruncate(descriptor, 0)
+                os.write(descriptor, f"{os.getpid()}\n".encode())
+            except OSError as error:
+                raise storage_error(path, error) from error
+            undo.pop_all()
         return cls(descriptor)
 
     def release(self) -> None:
@@ -78,18 +90,48 @@ class FolderLock:
 
 
 def is_locked(path: Path) -> bool:
-    """True if some process holds the lock at `path`. Holds it itself for an instant."""
-    if not path.exists():
-        return False
+    """True if some process holds the lock at `path`. Leaves the file as it is.
+
+    Raises StorageFailed if the file is there and cannot be opened or locked.
+    """
     try:
-        FolderLock.acquire(path).release()
-    except NodeRunning:
-        return True
-    return False
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise storage_error(path, error) from error
+    try:
+        return not _try(descriptor, shared=True)
+    except OSError as error:
+        raise storage_error(path, error) from error
+    finally:
+        os.close(descriptor)
 
 
-def _holder(path: Path) -> int | None:
+def holder(path: Path) -> int | None:
+    """The process that took the lock at `path` last, None if it left no number."""
     try:
         return int(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+
+
+def _take(descriptor: int) -> bool:
+    """Whether the lock is ours now."""
+    deadline = time.monotonic() + PROBE_SECONDS
+    while not _try(descriptor):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_SECONDS)
+    return True
+
+
+def _try(descriptor: int, *, shared: bool = False) -> bool:
+    """Try to lock once. Raises OSError if the system cannot say who holds it."""
+    try:
+        _lock(descriptor, shared=shared)
+    except OSError as error:
+        if error.errno in _HELD:
+            return False
+        raise
+    return True

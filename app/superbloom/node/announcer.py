@@ -52,7 +52,10 @@ class Announcer:
     async def _run(self) -> None:
         while True:
             self._news.clear()
-            await self.announce()
+            try:
+                await self.announce()
+            except Exception:  # the task supervisor: what cannot be said now may be said later
+                logger.exception("announcing failed")
             try:
                 async with asyncio.timeout(ANNOUNCE_SECONDS):
                     await self._news.wait()

@@ -77,6 +77,11 @@ class RunningAnswer:
         self._topic: tuple[ChatPhase, str] | None = None
         """What was said last, without its figures: the log need not have every percent."""
 
+    def as_sent(self) -> Message:
+        """The answer as it is, all its text sent to the views."""
+        self._stream.flush()
+        return self._answer
+
     async def run(self) -> Message:
         """Answer; the finished message, as stored."""
         error = next_step = ""

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from superbloom.control.messages import (
@@ -30,6 +30,17 @@ STOP_SECONDS = 10.0
 """An answer that does not stop in this time is cut short."""
 
 UNTITLED = "New conversation"
+
+LONGEST_TITLE = 200
+LONGEST_MESSAGE_BYTES = 256 * 1024
+"""Of a question or a system prompt, in UTF-8."""
+
+LONGEST_CONVERSATION_BYTES = 4 * 1024 * 1024
+"""Of a conversation's shown path. Its transcript is one line of the control wire, and JSON may
+need six bytes for one of a text: what is shorter, and the answer to come, always fit."""
+
+MESSAGE_FIELDS_BYTES = 512
+"""What a message takes beside its text, at most."""
 
 
 @dataclass(slots=True)
@@ -62,11 +73,24 @@ class ChatService:
 
     async def transcript(self, conversation: str) -> Transcript:
         """Raises InputRejected for an unknown id."""
+        before = self._running.get(conversation)
         head, messages = await self._conversations.transcript(conversation)
-        return Transcript(conversation=head, messages=messages)
+        # nothing may be awaited from here on: what is sent later is not in these texts
+        now = self._running.get(conversation)
+        live = {sent.id: sent for sent in (one.answer.as_sent() for one in (before, now) if one)}
+        messages = tuple(live.get(message.id, message) for message in messages)
+        writing = [one.id for one in messages if one.id in live and one.end is None]
+        return Transcript(
+            conversation=head, messages=messages, answering=writing[-1] if writing else ""
+        )
 
     async def create(self, request: NewConversation, initiator: str) -> Conversation:
-        """A new conversation, with its system prompt as the first message if there is one."""
+        """A new conversation, with its system prompt as the first message if there is one.
+
+        Raises InputRejected for a title or a prompt that is too long.
+        """
+        _check_title(request.title)
+        _check_length(request.system, "The system prompt")
         now = time.time()
         head = Conversation(
             id=uuid.uuid4().hex,
@@ -82,9 +106,10 @@ class ChatService:
         return head
 
     async def rename(self, conversation: str, title: str, initiator: str) -> Conversation:
-        """Raises InputRejected for an empty title or an unknown id."""
+        """Raises InputRejected for an empty or too long title or an unknown id."""
         if not title.strip():
             raise InputRejected("A conversation needs a title.")
+        _check_title(title.strip())
         await self._conversations.rename(conversation, title.strip())
         return await self._tell_changed(conversation, initiator)
 
@@ -100,6 +125,7 @@ class ChatService:
         name = request.conversation
         if not request.text.strip():
             raise InputRejected("The message is empty.", "Write something first.")
+        _check_length(request.text, "The message")
         if self._closing:
             raise InputRejected("The node is ending.", "Start it again and ask then.")
         if name in self._running or name in self._beginning:
@@ -132,6 +158,7 @@ class ChatService:
 
     async def _begin(self, request: SendMessage, initiator: str) -> Answering:
         head, path = await self._conversations.transcript(request.conversation)
+        _check_room(path)
         question = _message(head.id, path[-1].id if path else None, Role.USER, request.text)
         answer = _message(head.id, question.id, Role.ASSISTANT, "")
         await self._conversations.add(question)
@@ -164,6 +191,27 @@ class ChatService:
         head = await self._conversations.head(conversation)
         self._notify(ConversationChanged(conversation=head, initiator=initiator))
         return head
+
+
+def _check_title(title: str) -> None:
+    if len(title) > LONGEST_TITLE:
+        raise InputRejected(f"A title has at most {LONGEST_TITLE} characters.", "Shorten it.")
+
+
+def _check_length(text: str, what: str) -> None:
+    if len(text.encode()) > LONGEST_MESSAGE_BYTES:
+        raise InputRejected(
+            f"{what} is too long: {LONGEST_MESSAGE_BYTES // 1024} kB of text is the most.",
+            "Shorten it, or send it in parts.",
+        )
+
+
+def _check_room(path: Iterable[Message]) -> None:
+    length = sum(len(message.text.encode()) + MESSAGE_FIELDS_BYTES for message in path)
+    if length > LONGEST_CONVERSATION_BYTES:
+        raise InputRejected(
+            "This conversation has become too long to go on.", "Begin a new conversation."
+        )
 
 
 def _message(conversation: str, parent: str | None, role: Role, text: str) -> Message:

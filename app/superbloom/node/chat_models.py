@@ -37,14 +37,19 @@ class ChatModels:
         *,
         client_folder: Callable[[str, Callable[[str], None]], Awaitable[Path]],
         place: Callable[[Callable[[str], None]], Awaitable[Place]],
+        present: Callable[[], Place | None],
         share: Callable[[], ShareStatus],
     ) -> None:
-        """`client_folder` waits for the client's files; `place` for the swarm. Both raise."""
+        """`client_folder` waits for the client's files; `place` for the swarm. Both raise.
+
+        `present` is the place of the moment, which changes with the swarm.
+        """
         self._client_folder = client_folder
         self._place = place
+        self._present = present
         self._share = share
         self._parts: dict[str, _Loading] = {}
-        self._remote: dict[str, tuple[Place, RemoteModel]] = {}
+        self._remote: dict[str, RemoteModel] = {}
 
     def warm(self, model: str) -> None:
         """Begin to load the client's part of `model`, so that its first answer is quick."""
@@ -59,7 +64,7 @@ class ChatModels:
         loading = self._parts.pop(model, None)
         if loading is not None:
             loading.task.cancel()
-        self._remote.pop(model, None)
+        self._remote.pop(model, None)  # an answer that runs keeps its own
 
     async def answerer(self, model: str, tell: Callable[[str], None]) -> Answerer:
         """As `node.answer.Answerers` has it."""
@@ -68,7 +73,9 @@ class ChatModels:
             part = await asyncio.shield(loading.task)
         place = await self._place(tell)
         await self._wait_for_own_server(model, part.served.blocks, place.directory, tell)
-        return self._remote_model(model, part, place)
+        if model not in self._remote:
+            self._remote[model] = part.in_swarm(self._present)
+        return self._remote[model]
 
     async def close(self) -> None:
         """Free what is loaded. Answers must have ended."""
@@ -76,7 +83,7 @@ class ChatModels:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for _place, remote in self._remote.values():
+        for remote in self._remote.values():
             await remote.close()
 
     def _loading(self, model: str) -> _Loading:
@@ -107,14 +114,6 @@ class ChatModels:
                 said = words
                 tell(words)
             await asyncio.sleep(LOOK_EVERY)
-
-    def _remote_model(self, model: str, part: ClientPart, place: Place) -> RemoteModel:
-        known = self._remote.get(model)
-        if known is not None and known[0] is place:
-            return known[1]
-        remote = part.in_swarm(place.transport, place.membership, place.directory)
-        self._remote[model] = (place, remote)
-        return remote
 
 
 class _Loading:

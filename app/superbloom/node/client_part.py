@@ -15,9 +15,7 @@ from superbloom.inference.tokenizer import ChatTokenizer
 from superbloom.inference.weights import fingerprint, read_config
 from superbloom.pipeline.remote_model import RemoteModel
 from superbloom.pipeline.served_model import ServedModel
-from superbloom.swarm.directory import Directory
-from superbloom.swarm.membership import Membership
-from superbloom.swarm.transport import Transport
+from superbloom.pipeline.swarm_access import Present
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +27,10 @@ class ClientPart:
     ends: ClientEnds
     tokenizer: ChatTokenizer
 
-    def in_swarm(
-        self, transport: Transport, membership: Membership, directory: Directory
-    ) -> RemoteModel:
-        """The whole model, its blocks being in the swarm."""
+    def in_swarm(self, present: Present) -> RemoteModel:
+        """The whole model, its blocks being in the swarm of the moment."""
         return RemoteModel(
-            transport=transport,
-            membership=membership,
-            directory=directory,
+            present=present,
             ends=self.ends,
             tokenizer=self.tokenizer,
             served=self.served,

@@ -37,6 +37,7 @@ from superbloom.domain.errors import ControlRefused, InputRejected
 from superbloom.domain.span import Span
 from superbloom.node.chat import ChatService
 from superbloom.node.models import ModelService
+from superbloom.node.node_use import NodeUse
 from superbloom.node.sharing import SharingService
 from superbloom.node.swarm import SwarmService
 
@@ -53,15 +54,22 @@ class Commands:
     swarm: SwarmService
     status: Callable[[], Awaitable[NodeStatus]]
     use_model: Callable[[str], Awaitable[None]]
-    forget_model: Callable[[str], None]
+    remove_model: Callable[[str], Awaitable[None]]
+    use: NodeUse
     stop: Callable[[], None]
 
     async def answer(self, request: Request, caller: Caller) -> Reply:
         """The reply. Raises the SuperbloomError that the caller shall see."""
+        with self.use.noted(request, caller):
+            return await self._answer(request, caller)
+
+    async def _answer(self, request: Request, caller: Caller) -> Reply:
         match request:
             case GetStatus():
                 return await self.status()
-            case StopNode():
+            case StopNode(only_if_unused=polite):
+                if polite:
+                    self.use.require_none_but(caller)
                 self.stop()
                 return Done()
             case UseModel(model=model):
@@ -86,7 +94,9 @@ class Commands:
                 return await self.chat.list_conversations()
             case GetTranscript(conversation=conversation):
                 return await self.chat.transcript(conversation)
-            case NewConversation():
+            case NewConversation(model=model):
+                if model:
+                    await self.models.stored(model)  # raises UnknownModel
                 return await self.chat.create(request, caller.name)
             case RenameConversation(conversation=conversation, title=title):
                 return await self.chat.rename(conversation, title, caller.name)
@@ -112,8 +122,7 @@ class Commands:
             case VerifyModel(model=model):
                 return await self.models.verify(model)
             case RemoveModel(model=model):
-                self.forget_model(model)
-                await self.models.remove(model)
+                await self.remove_model(model)
                 return Done()
         return None
 

@@ -23,6 +23,10 @@ class Conversations:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="conversations")
         self._opened: ConversationStore | None = None
 
+    async def problem(self) -> str:
+        """A sentence for the user if the old file was damaged, else empty."""
+        return await self._do(lambda: self._store().problem)
+
     async def all(self) -> tuple[Conversation, ...]:
         """Every conversation, newest first."""
         return tuple(await self._do(lambda: self._store().conversations()))

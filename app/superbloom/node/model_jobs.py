@@ -11,6 +11,7 @@ from pathlib import Path
 
 from superbloom.control.messages import Event, ModelProgress
 from superbloom.domain.errors import InputRejected, SuperbloomError
+from superbloom.node.daemon_thread import in_daemon_thread
 from superbloom.storage.atomic_file import storage_error
 from superbloom.storage.fetching import FetchCancelled, FetchWatch
 
@@ -19,7 +20,8 @@ logger = logging.getLogger(__name__)
 PROGRESS_SECONDS = 0.2
 """At most five progress events a second for a model."""
 
-CLOSE_SECONDS = 5.0
+CLOSE_SECONDS = 3.0
+"""A download that stalls notices only later that it was cancelled."""
 
 Work = Callable[[FetchWatch], None]
 """Runs in a thread; raises SuperbloomError, OSError, or FetchCancelled when its watch says so."""
@@ -85,22 +87,27 @@ class ModelJobs:
             await asyncio.wait([job.task])
 
     async def close(self) -> None:
-        """Cancel all work and wait for it, a little."""
+        """Cancel all work and wait for it, a little; what does not end by then is left behind."""
         jobs = tuple(self._jobs.values())
         for job in jobs:
             job.watch.cancelled.set()
         if jobs:
-            await asyncio.wait([job.task for job in jobs], timeout=CLOSE_SECONDS)
+            _ended, late = await asyncio.wait([job.task for job in jobs], timeout=CLOSE_SECONDS)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
 
     async def _run(self, model: str, work: Work, watch: FetchWatch, words: str) -> None:
         logger.info("%s: %s", words, model)
         self._notify(ModelProgress(model=model, done_bytes=0, total_bytes=0, words=words))
         failure: SuperbloomError | None = None
+        cancelled = False
         try:
-            await asyncio.to_thread(work, watch)
+            await in_daemon_thread(lambda: work(watch), name=words)
             logger.info("%s: %s: done", words, model)
         except FetchCancelled:
             logger.info("%s: %s: cancelled", words, model)
+            cancelled = True
             failure = InputRejected("Cancelled.", "What is here is kept for the next time.")
         except SuperbloomError as error:
             logger.error("%s: %s: %s", words, model, error)
@@ -111,12 +118,12 @@ class ModelJobs:
         except Exception:  # a boundary: a fault of ours must not leave the view waiting
             logger.exception("%s: %s", words, model)
             failure = SuperbloomError(f"{words} failed by a fault of the program.")
-        self._end(model, failure)
+        self._end(model, failure, cancelled=cancelled)
         await self._changed()
         if failure is not None:
             raise failure
 
-    def _end(self, model: str, failure: SuperbloomError | None) -> None:
+    def _end(self, model: str, failure: SuperbloomError | None, *, cancelled: bool) -> None:
         """The work is over: tell it at once, so that no list of the models is heard before it."""
         self._jobs.pop(model, None)
         self._notify(
@@ -128,5 +135,6 @@ class ModelJobs:
                 finished=True,
                 error="" if failure is None else failure.message,
                 next_step="" if failure is None else failure.next_step,
+                cancelled=cancelled,
             )
         )

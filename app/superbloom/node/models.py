@@ -15,19 +15,13 @@ from superbloom.domain.catalogue import Catalogue, read_catalogue, source_words,
 from superbloom.domain.errors import InputRejected, ModelDamaged, SuperbloomError
 from superbloom.domain.model_card import ModelCard, ModelShape
 from superbloom.domain.span import Span
+from superbloom.node.daemon_thread import in_daemon_thread
 from superbloom.node.model_jobs import ModelJobs
 from superbloom.node.model_shapes import ModelShapes
 from superbloom.node.model_tools import InferenceTools, ModelTools
 from superbloom.node.model_work import ModelWork, source_at
 from superbloom.storage.fetching import FetchWatch
-from superbloom.storage.model_files import (
-    CONFIG_FILE,
-    INDEX_FILE,
-    SINGLE_FILE,
-    FolderState,
-    ModelFolder,
-    read_weight_map,
-)
+from superbloom.storage.model_files import CONFIG_FILE, FolderState, ModelFolder
 from superbloom.storage.model_places import ModelPlaces
 from superbloom.storage.paths import DataFolder, resource
 
@@ -69,13 +63,14 @@ class ModelService:
             shipped=resource("catalogue", "shapes.json"),
         )
         self._shapes.load()
+        self._places.set_orphans_aside([card.id for card in self._catalogue])
         self._work = ModelWork(self._places, self._tools, patience)
         self._jobs = ModelJobs(notify, self._changed)
         self._background: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Compute sizes that are not known yet, in the background."""
-        self._background = asyncio.create_task(self._fill_shapes(), name="model sizes")
+        """Delete what work that was cut off has left and compute sizes, in the background."""
+        self._background = asyncio.create_task(self._catch_up(), name="models' beginning")
 
     async def close(self) -> None:
         """Cancel all work and wait for it, a little."""
@@ -145,7 +140,7 @@ class ModelService:
         for _ in range(_ENSURE_ROUNDS):
             task = self._jobs.running(model)
             if task is None:
-                if await asyncio.to_thread(self._holds, place, span):
+                if await asyncio.to_thread(self._work.holds, place, span):
                     return place.path
                 task = self._jobs.running(model) or self._begin_fetch(place, span, whole=False)
             await asyncio.shield(task)
@@ -219,7 +214,8 @@ class ModelService:
 
     # --- what is there ------------------------------------------------------------------------
 
-    async def _fill_shapes(self) -> None:
+    async def _catch_up(self) -> None:
+        await in_daemon_thread(self._places.empty_bins, name="empty the bins")
         configs = [card.config for card in self._catalogue]
         for model in await asyncio.to_thread(self._places.models):
             with contextlib.suppress(SuperbloomError):
@@ -268,7 +264,7 @@ class ModelService:
             context_tokens=shape.context_tokens if shape else 0,
             block_bytes=dict(shape.block_bytes) if shape else {},
             client_bytes=shape.client_bytes if shape else 0,
-            disk_bytes=place.disk_bytes(),
+            disk_bytes=place.disk_bytes() + self._places.work_bytes(model),
             folder=str(place.path) if state is not ModelState.ABSENT else "",
             source=source_words(card.sources[0]) if card else _source_of(place),
             note=card.note if card else "",
@@ -289,17 +285,6 @@ class ModelService:
         if not isinstance(content, dict):
             raise ModelDamaged(f"{path} is no configuration.")
         return content
-
-    def _holds(self, place: ModelFolder, span: Span | None) -> bool:
-        """True if the client's ends, and the blocks of `span`, are here."""
-        state = place.state()
-        if state is FolderState.READY:
-            return True
-        if state is FolderState.ABSENT or not place.holds({CONFIG_FILE}):
-            return False
-        if not (place.path / INDEX_FILE).is_file():
-            return place.holds({SINGLE_FILE})
-        return place.holds({INDEX_FILE, *self._tools.shards(read_weight_map(place.path), span)})
 
 
 def shipped_catalogue() -> Catalogue:

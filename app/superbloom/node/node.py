@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from superbloom import __version__
 from superbloom.control.address import NodeAddress, new_token, write_address
@@ -32,14 +33,17 @@ from superbloom.domain.settings import Settings
 from superbloom.domain.sharing import ShareStatus
 from superbloom.node.chat import ChatService
 from superbloom.node.chat_models import ChatModels
+from superbloom.node.chosen_model import ChosenModel
 from superbloom.node.commands import Commands
 from superbloom.node.conversations import Conversations
 from superbloom.node.kept_settings import KeptSettings
 from superbloom.node.model_waits import ModelWaits
 from superbloom.node.models import ModelService
 from superbloom.node.network import connect as connect_hivemind
+from superbloom.node.node_use import NodeUse, stdin_closed
 from superbloom.node.server_wire import EnterSwarm
 from superbloom.node.sharing import SharingService
+from superbloom.node.stop_signals import stop_signals
 from superbloom.node.supervisor import Supervisor, server_command
 from superbloom.node.swarm import Connect, Place, SwarmService
 from superbloom.storage.paths import DataFolder
@@ -52,14 +56,23 @@ LOOK_AT_LOG = "Look at the node's log."
 SAY_AGAIN = 5.0
 """Seconds after which a wait for the network is explained again."""
 
+LOOK_SECONDS = 0.5
+"""How often a node whose borrower is gone looks whether others need it still."""
+
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeOptions:
-    """What the command line says: `model` and `port` are kept, `share` False holds this time."""
+    """What the command line says: `model` and `port` are kept, `share` False holds this time.
+
+    A `borrowed` node ends when its stdin does, unless others need it.
+    """
 
     model: str = ""
     port: int | None = None
     share: bool = True
+    borrowed: bool = False
 
 
 class Node:
@@ -83,6 +96,8 @@ class Node:
         self._started_at = time.time()
         self._stop = asyncio.Event()
         self._entered = asyncio.Event()
+        self._notices: list[Notice] = []
+        self._chosen = ChosenModel(self._settings)
         self._conversations = Conversations(data.database)
         self._models = ModelService(
             data,
@@ -90,7 +105,7 @@ class Node:
             chosen=self._model,
             models_folder=_models_folder(self._settings.value),
         )
-        self._waits = ModelWaits(self._models)
+        self._waits = ModelWaits(self._models, self._place)
         self._swarm = SwarmService(
             self._settings,
             Secrets(data, in_file=not data.is_default),
@@ -108,6 +123,7 @@ class Node:
         self._chat_models = ChatModels(
             client_folder=self._waits.client_folder,
             place=self._place,
+            present=lambda: self._swarm.place,
             share=lambda: self._sharing.status,
         )
         self._chat = ChatService(
@@ -120,39 +136,49 @@ class Node:
             swarm=self._swarm,
             status=self._status,
             use_model=self._use_model,
-            forget_model=self._chat_models.forget,
-            stop=self._stop.set,
+            remove_model=self._remove_model,
+            use=(use := NodeUse(lambda: self._control.views)),
+            stop=self._begin_end,
         )
+        self._use = use
         self._token = new_token()
-        self._control = ControlServer(self._token, commands.answer)
+        self._control = ControlServer(self._token, commands.answer, news=lambda: self._notices)
 
     async def run(self, ready: Callable[[str], None]) -> None:
         """Open the control port, begin everything, and end it all when told to.
 
-        `ready` hears the data folder's path once views can connect. Raises UnknownModel.
+        `ready` hears the data folder's path once views can connect. Raises UnknownModel, and
+        DiskFull or StorageFailed when the folder cannot be written.
         """
         if self._options.model:
             await self._models.stored(self._options.model)
         self._settings.change(lambda settings: _with_options(settings, self._options))
         self._end_on_signals()
-        port = await self._control.start()
-        address = NodeAddress(port=port, token=self._token, pid=os.getpid(), version=__version__)
-        write_address(self._data.control_file, address)
-        logger.info("the node is running: process %d, version %s", os.getpid(), __version__)
-        ready(str(self._data.root))
-        beginning = asyncio.create_task(self._begin(), name="begin")
+        tasks: list[asyncio.Task[None]] = []
         try:
+            port = await self._control.start()
+            address = NodeAddress(
+                port=port, token=self._token, pid=os.getpid(), version=__version__
+            )
+            write_address(self._data.control_file, address)
+            logger.info("the node is running: process %d, version %s", os.getpid(), __version__)
+            ready(str(self._data.root))
+            tasks.append(asyncio.create_task(self._attempt(self._begin()), name="begin"))
+            if self._options.borrowed:
+                tasks.append(asyncio.create_task(self._follow_borrower(), name="borrower"))
             await self._stop.wait()
         finally:
-            beginning.cancel()
-            await asyncio.gather(beginning, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             await self._end()
 
     async def _begin(self) -> None:
         """Begin the services, the slowest first: the server process imports beside this one."""
         if self._settings.problem:
             self._notice(NoticeLevel.WARNING, self._settings.problem)
-        here = await self._models.stored(self._model()) is ModelState.READY
+        state = await self._attempt(self._chosen.state(self._models.stored, self._tell_all))
+        here = state is ModelState.READY
         if self._options.share:
             if not here and self._settings.value.share.wanted and self._model() == STARTER:
                 await self._attempt(self._models.fetch(STARTER))
@@ -160,25 +186,47 @@ class Node:
         warm = self._options.share or here
         if warm:
             self._chat_models.warm(self._model())
+        await self._attempt(self._open_conversations())
         await self._attempt(self._swarm.start())
         if warm:
             await self._chat_models.warmed(self._model())
         await self._attempt(self._models.start())
 
-    async def _attempt(self, step: Awaitable[object]) -> None:
-        """One service's beginning; its failure is told and does not hold up the others."""
+    async def _open_conversations(self) -> None:
+        if problem := await self._conversations.problem():
+            self._notice(NoticeLevel.WARNING, problem)
+
+    async def _follow_borrower(self) -> None:
+        """End once the command that borrowed this node is gone and nobody else needs it."""
+        await stdin_closed()
+        while self._use.without_borrower():  # noqa: ASYNC110 (views come and go)
+            await asyncio.sleep(LOOK_SECONDS)
+        self._begin_end()
+
+    async def _attempt(self, step: Awaitable[T]) -> T | None:
+        """A step of the beginning; its failure is told and does not hold up the others."""
         try:
-            await step
+            return await step
         except SuperbloomError as error:
             logger.error("the node did not begin as it should: %s", error)
             self._notice(NoticeLevel.ERROR, error.message, error.next_step)
         except Exception:  # a boundary: the control port stays open, whatever happens
             logger.exception("the node did not begin as it should")
             self._notice(NoticeLevel.ERROR, "The node did not begin as it should.", LOOK_AT_LOG)
+        return None
+
+    def _begin_end(self) -> None:
+        """Whoever comes from now on waits for the folder instead."""
+        self._control.begin_close()
+        self._stop.set()
 
     async def _end(self) -> None:
         """End the services; answers first, so that their text is kept."""
-        self._data.control_file.unlink(missing_ok=True)
+        self._control.begin_close()
+        try:
+            self._data.control_file.unlink(missing_ok=True)
+        except OSError as error:  # it is not taken for a node that answers
+            logger.warning("the control file stays: %s", error)
         for close in (
             self._chat.close,
             self._sharing.close,
@@ -196,15 +244,15 @@ class Node:
     def _end_on_signals(self) -> None:
         loop = asyncio.get_running_loop()
         if sys.platform == "win32":
-            signal.signal(signal.SIGINT, lambda *_: loop.call_soon_threadsafe(self._stop.set))
+            signal.signal(signal.SIGINT, lambda *_: loop.call_soon_threadsafe(self._begin_end))
             return
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._stop.set)
+        for number in stop_signals():
+            loop.add_signal_handler(number, self._begin_end)
 
     # --- what services ask of each other ------------------------------------------------------
 
     def _model(self) -> str:
-        return self._settings.value.model
+        return self._chosen.name
 
     def _followed_models(self) -> tuple[str, ...]:
         """The models whose servers the directory watches."""
@@ -214,12 +262,14 @@ class Node:
     async def _enter(self, place: Place) -> None:
         """The node is in a swarm: its server and its chats follow."""
         self._entered.set()
+        swarm = self._settings.value.swarm
         await self._sharing.enter_swarm(
             EnterSwarm(
                 name=place.membership.name,
                 secret=place.membership.secret.hex(),
                 bootstrap=place.bootstrap,
-                listen=f"{place.host}:0",
+                listen=f"{place.host}:{swarm.server_port}",
+                address=swarm.address,
                 display_name=self._settings.value.display_name,
             )
         )
@@ -236,11 +286,20 @@ class Node:
 
     async def _use_model(self, model: str) -> None:
         await self._models.stored(model)  # raises UnknownModel
-        if model == self._model():
-            return
-        self._settings.change(lambda settings: replace(settings, model=model))
+        if not self._chosen.is_owners(model):
+            await self._choose(model)
+            self._chat_models.warm(model)
+
+    async def _remove_model(self, model: str) -> None:
+        """Remove it; where it was the chosen one, the starter is. Raises UnknownModel."""
+        self._chat_models.forget(model)
+        await self._models.remove(model)
+        if model == self._model() != STARTER:
+            await self._choose(STARTER)
+
+    async def _choose(self, model: str) -> None:
+        self._chosen.choose(model)
         await self._sharing.model_changed()
-        self._chat_models.warm(model)
         self._tell(ModelsChanged(models=await self._models.list(), model=model))
 
     async def _status(self) -> NodeStatus:
@@ -263,10 +322,15 @@ class Node:
         self._control.broadcast(event)
 
     def _tell_share(self, status: ShareStatus) -> None:
-        self._tell(ShareChanged(status=status))
+        self._tell(ShareChanged(status=self._sharing.with_wish(status)))
 
     def _notice(self, level: NoticeLevel, message: str, next_step: str = "") -> None:
-        self._tell(Notice(level=level, message=message, next_step=next_step))
+        self._tell_all(Notice(level=level, message=message, next_step=next_step))
+
+    def _tell_all(self, notice: Notice) -> None:
+        """Tell the views, and those that come later too."""
+        self._notices.append(notice)
+        self._tell(notice)
 
 
 def _with_options(settings: Settings, options: NodeOptions) -> Settings:

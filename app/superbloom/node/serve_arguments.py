@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import secrets as randomness
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +16,12 @@ from superbloom.domain.model_card import Precision
 from superbloom.domain.settings import Settings
 from superbloom.domain.sharing import ShareRequest
 from superbloom.domain.span import Span
+from superbloom.node.invite_addresses import LOOPBACK, host_of
 from superbloom.node.models import shipped_catalogue
 from superbloom.node.server_wire import EnterSwarm, StartServing
-from superbloom.node.swarm import LOOPBACK, SECRET_NAME
+from superbloom.node.swarm import SECRET_NAME
+from superbloom.node.typed_values import data_folder, peer, port, positive, typed
+from superbloom.storage.manifest import damaged_files
 from superbloom.storage.model_files import FolderState
 from superbloom.storage.model_places import ModelPlaces
 from superbloom.storage.paths import DataFolder
@@ -63,7 +65,7 @@ def prepare(given: argparse.Namespace, data: DataFolder) -> ServeStart:
     )
     folder = given.folder.expanduser().absolute() if given.folder else None
     swarm = _swarm(given, data, settings)
-    near = bool(swarm.bootstrap) and all(a.split("/")[2] in LOOPBACK for a in swarm.bootstrap)
+    near = bool(swarm.bootstrap) and all(host_of(a) in LOOPBACK for a in swarm.bootstrap)
     host = given.host or ("127.0.0.1" if near else "0.0.0.0")
     return ServeStart(
         StartServing(request=request, folder=str(folder or _model_folder(data, settings, model))),
@@ -93,7 +95,8 @@ def _model_folder(data: DataFolder, settings: Settings, model: str) -> Path:
         )
     if state is FolderState.DAMAGED:
         raise ModelDamaged(
-            f"Files of {model} are damaged.", f"Mend it with `superbloom model fetch {model}`."
+            f"Files of {model} are damaged: {', '.join(damaged_files(found.path)[:3])}.",
+            f"Mend it with `superbloom model fetch {model}`.",
         )
     return found.path
 
@@ -126,16 +129,17 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument("--join", metavar="CODE", help="join the swarm of this invite")
     arguments.add_argument(
         "--peer",
+        type=peer,
         action="append",
         default=[],
         metavar="ADDR",
         help="join this folder's swarm by this peer",
     )
     arguments.add_argument(
-        "--blocks", type=_read(Span.parse), metavar="A:B", help="blocks A to B-1; else it chooses"
+        "--blocks", type=typed(Span.parse), metavar="A:B", help="blocks A to B-1; else it chooses"
     )
     arguments.add_argument(
-        "--memory", type=_read(parse_size), metavar="SIZE", help="at most this much, as 4GB"
+        "--memory", type=typed(parse_size), metavar="SIZE", help="at most this much, as 4GB"
     )
     arguments.add_argument(
         "--precision",
@@ -145,31 +149,17 @@ def parser() -> argparse.ArgumentParser:
         help=f"weights in {', '.join(Precision)}",
     )
     arguments.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1 or mps")
-    arguments.add_argument("--threads", type=_read(_positive), metavar="N", help="compute threads")
+    arguments.add_argument("--threads", type=positive, metavar="N", help="compute threads")
     arguments.add_argument("--host", default="", metavar="IP", help="listen on this address")
     arguments.add_argument(
-        "--port", type=int, default=0, metavar="PORT", help="listen on this port"
+        "--port", type=port, default=0, metavar="PORT", help="listen on this port"
     )
     arguments.add_argument("--name", default="", metavar="NAME", help="what others see")
-    arguments.add_argument("--data-dir", metavar="DIR", help="keep everything in this folder")
+    arguments.add_argument(
+        "--data-dir", type=data_folder, metavar="DIR", help="keep everything in this folder"
+    )
+    arguments.add_argument(
+        "--json", action="store_true", help="print the invite as JSON and the rest on stderr"
+    )
     arguments.add_argument("--verbose", action="store_true", help="print the log")
     return arguments
-
-
-def _read(read: Callable[[str], object]) -> Callable[[str], object]:
-    """A reader for argparse that says what was wrong."""
-
-    def convert(text: str) -> object:
-        try:
-            return read(text)
-        except (ValueError, OverflowError) as error:
-            raise argparse.ArgumentTypeError(str(error)) from error
-
-    return convert
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError(f"a whole number above 0 is needed, not {text!r}")
-    return number

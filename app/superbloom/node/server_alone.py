@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
-import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 from superbloom.domain.budget import in_words
 from superbloom.domain.errors import NodeRunning, SuperbloomError
 from superbloom.domain.invite import Invite, encode_invite
 from superbloom.machine.lock import FolderLock
+from superbloom.node.invite_addresses import LOOPBACK, host_of
 from superbloom.node.network import connect
 from superbloom.node.serve_arguments import ServeStart, parser, prepare
 from superbloom.node.server_life import ServerLife
 from superbloom.node.server_wire import Alive, Draining, EnterSwarm, Loading, Report, Serving
-from superbloom.node.swarm import LOOPBACK, Entry
+from superbloom.node.stop_signals import stop_signals
+from superbloom.node.swarm import Entry
 from superbloom.storage.logs import start_logging
 from superbloom.storage.paths import DataFolder
 from superbloom.swarm.transport import Transport
@@ -37,7 +39,7 @@ INVITE_SECONDS = 7 * 24 * 3600.0
 
 
 def run_alone(arguments: Sequence[str]) -> NoReturn:
-    """Serve until Ctrl-C or SIGTERM, then end the process."""
+    """Serve until Ctrl-C, SIGTERM or the end of the terminal, then end the process."""
     given = parser().parse_args(arguments)
     data = DataFolder.at(given.data_dir)
     try:
@@ -45,7 +47,7 @@ def run_alone(arguments: Sequence[str]) -> NoReturn:
         with _own_identity(data) as identity:
             start_logging(data.server_log, stderr=given.verbose)
             start = prepare(given, data)
-            asyncio.run(_serve(start, data, identity))
+            asyncio.run(_serve(start, data, identity, as_json=given.json))
     except SuperbloomError as error:
         logger.error("the server ends: %s", error)
         sys.stderr.write(f"superbloom: {error.message}\n  {error.next_step}\n")
@@ -63,8 +65,9 @@ def _end(code: int) -> NoReturn:
     os._exit(code)
 
 
-async def _serve(start: ServeStart, data: DataFolder, identity: str) -> None:
+async def _serve(start: ServeStart, data: DataFolder, identity: str, *, as_json: bool) -> None:
     loop = asyncio.get_running_loop()
+    say = _say_aside if as_json else _say
     entering: asyncio.Future[EnterSwarm] = loop.create_future()
     entering.set_result(start.swarm)
 
@@ -73,10 +76,11 @@ async def _serve(start: ServeStart, data: DataFolder, identity: str) -> None:
         entry = Entry(identity=identity, host=host, port=int(port), bootstrap=swarm.bootstrap)
         transport = await connect(data, entry)
         if start.invites:
-            _say(f"Others join with: {_invite(swarm, transport.addresses)}")
+            code = _invite(swarm, transport.addresses)
+            _say(json.dumps({"invite": code}) if as_json else f"Others join with: {code}")
         return transport
 
-    life = ServerLife(start.order, connect=enter, report=_Console(start.order.request.model))
+    life = ServerLife(start.order, connect=enter, report=_Console(start.order.request.model, say))
     drains: list[asyncio.Task[None]] = []
 
     def leave() -> None:
@@ -85,7 +89,7 @@ async def _serve(start: ServeStart, data: DataFolder, identity: str) -> None:
             return
         drains.append(asyncio.create_task(life.drain(DRAIN_SECONDS), name="drain"))
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in stop_signals():
         with contextlib.suppress(NotImplementedError):  # Windows
             loop.add_signal_handler(number, leave)
     try:
@@ -94,31 +98,32 @@ async def _serve(start: ServeStart, data: DataFolder, identity: str) -> None:
         for drain in drains:
             drain.cancel()
         await asyncio.gather(*drains, return_exceptions=True)
-    _say("The server has left.")
+    say("The server has left.")
 
 
 class _Console:
     """Says reports as lines."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, say: Callable[[str], None]) -> None:
         self._model = model
+        self._say = say
         self._loading = False
 
     def __call__(self, report: Report) -> None:
         match report:
             case Loading() if not self._loading:
                 self._loading = True
-                _say(
+                self._say(
                     f"Loading blocks {report.span} of {self._model} in {report.precision.value} "
                     f"on {report.device}."
                 )
             case Serving():
-                _say(
+                self._say(
                     f"Serving blocks {report.span} of {self._model} in {report.precision.value} "
                     f"with {in_words(report.memory_bytes)} as {report.peer}. Ctrl-C to leave."
                 )
             case Draining():
-                _say(
+                self._say(
                     f"Leaving; {report.sessions} open sessions may end first. Ctrl-C again to "
                     "leave at once."
                 )
@@ -127,7 +132,7 @@ class _Console:
 
 
 def _invite(swarm: EnterSwarm, addresses: Sequence[str]) -> str:
-    outer = tuple(a for a in addresses if a.split("/")[2] not in LOOPBACK)
+    outer = tuple(a for a in addresses if host_of(a) not in LOOPBACK)
     return encode_invite(
         Invite(
             name=swarm.name,
@@ -159,3 +164,10 @@ def _say(line: str) -> None:
     with contextlib.suppress(OSError):
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
+
+
+def _say_aside(line: str) -> None:
+    """The same on stderr, where stdout is for programs."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()

@@ -17,6 +17,7 @@ from superbloom.domain.span import Span
 from superbloom.domain.swarm_map import ServerInfo, ServerState
 from superbloom.node.announcer import Announcer
 from superbloom.node.daemon_thread import in_daemon_thread
+from superbloom.node.invite_addresses import announced_addresses
 from superbloom.node.server_wire import (
     Alive,
     Draining,
@@ -40,6 +41,9 @@ ALIVE_EVERY = 2.0
 LOADING_EVERY = 0.2
 """Seconds between reports of the same kind."""
 
+TOUCH_SECONDS = 20.0
+"""How often the peers that we joined by are asked for a sign of life: they may have restarted."""
+
 Connect = Callable[[EnterSwarm], Awaitable[Transport]]
 """Opens this server's place in the network. Raises SwarmError."""
 
@@ -52,6 +56,9 @@ class _Place:
     membership: Membership
     directory: Directory
     display_name: str
+    addresses: tuple[str, ...]
+    """By which others find this server."""
+    bootstrap: tuple[str, ...]
 
 
 class ServerLife:
@@ -108,6 +115,7 @@ class ServerLife:
         self._span = span = await self._choose_span(plan, network)
         self._tell_loading(plan, 0, len(span))
         loading = asyncio.create_task(self._load(plan, span), name="load")
+        touching = asyncio.create_task(self._keep_in_touch(network), name="keep in touch")
         try:
             await asyncio.wait({loading, network}, return_when=asyncio.FIRST_COMPLETED)
             if loading.done():
@@ -118,9 +126,11 @@ class ServerLife:
             self._open(plan, place, host)
             await self._announcer.announce()
             self._tell_serving(plan, place, host)
-            await _until_failure(place.transport)
+            await _until_failure(place.transport, host)
         finally:
             loading.cancel()
+            touching.cancel()
+            await asyncio.gather(touching, return_exceptions=True)
             if self._server is not None:
                 self._state = ServerState.OFFLINE
                 await self._server.close()
@@ -133,11 +143,11 @@ class ServerLife:
         return plan_host(self._order.request, Path(self._order.folder))
 
     async def _choose_span(self, plan: HostPlan, network: asyncio.Task[_Place]) -> Span:
-        """The span asked for, the whole model, or what the swarm needs most."""
+        """The span asked for, all that is here, or what of it the swarm needs most."""
         if self._order.request.span is not None:
             return self._order.request.span
-        if plan.capacity >= plan.shape.blocks:
-            return Span(0, plan.shape.blocks)
+        if len(plan.here) == 1 and len(plan.here[0]) <= plan.capacity:
+            return plan.here[0]
         place = await network
         model = self._order.request.model
         await place.directory.refresh(model)
@@ -147,6 +157,7 @@ class ServerLife:
             plan.capacity,
             own_peer=place.transport.peer_id,
             now=time.time(),
+            here=plan.here,
         )
 
     async def _load(self, plan: HostPlan, span: Span) -> SpanHost:
@@ -185,7 +196,23 @@ class ServerLife:
         transport = await self._connect(swarm)
         membership = Membership(swarm.name, bytes.fromhex(swarm.secret))
         name = swarm.display_name or platform.node()
-        return _Place(transport, membership, Directory(transport, membership), name)
+        addresses = announced_addresses(tuple(transport.addresses), swarm.address)
+        directory = Directory(transport, membership)
+        return _Place(transport, membership, directory, name, addresses, swarm.bootstrap)
+
+    async def _keep_in_touch(self, network: asyncio.Task[_Place]) -> None:
+        """Share the table again with peers that were away, and tell them of this server."""
+        await asyncio.wait({network})
+        if network.cancelled() or network.exception() is not None:
+            return
+        place, there = network.result(), True
+        while place.bootstrap:
+            await asyncio.sleep(TOUCH_SECONDS)
+            before, there = there, await place.transport.meet(place.bootstrap)
+            if there != before:
+                logger.warning("the swarm %s", "answers again" if there else "does not answer")
+            if there and not before and self._announcer is not None:
+                self._announcer.soon()
 
     def _describe(self, plan: HostPlan, place: _Place) -> ServerInfo:
         """This server as it is now."""
@@ -206,7 +233,7 @@ class ServerLife:
             prefill_tokens_per_second=stats.prefill_tokens_per_second if stats else 0.0,
             free_cache_tokens=stats.free_cache_tokens if stats else 0,
             sessions=self._server.sessions if self._server else 0,
-            addresses=tuple(place.transport.addresses),
+            addresses=place.addresses,
             announced_at=time.time(),
         )
 
@@ -227,7 +254,7 @@ class ServerLife:
         self._report(
             Serving(
                 peer=place.transport.peer_id,
-                addresses=tuple(place.transport.addresses),
+                addresses=place.addresses,
                 span=self._span,
                 precision=plan.precision,
                 device=plan.device_words,
@@ -254,8 +281,11 @@ async def _leave(network: asyncio.Task[_Place]) -> None:
         await place.transport.close()
 
 
-async def _until_failure(transport: Transport) -> None:
-    """Wait for the network to die. Raises its NetworkFailed: the server is started again."""
-    while transport.failure is None:  # noqa: ASYNC110 (it is a property, not an event)
+async def _until_failure(transport: Transport, host: SpanHost) -> None:
+    """Wait until the network or the device is dead, and raise why: the server is started again.
+
+    Raises NetworkFailed, ServerCrashed.
+    """
+    while (failure := transport.failure or host.executor.failure) is None:  # noqa: ASYNC110
         await asyncio.sleep(ALIVE_EVERY)
-    raise transport.failure
+    raise failure

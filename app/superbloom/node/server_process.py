@@ -10,9 +10,10 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import BinaryIO, NoReturn
 
-from superbloom.domain.errors import SuperbloomError
+from superbloom.domain.errors import PortTaken, SuperbloomError
 from superbloom.machine.processor import share_cores_politely
 from superbloom.node.network import connect
 from superbloom.node.server_life import ServerLife
@@ -107,10 +108,19 @@ async def _follow(
 
 
 async def enter(data: DataFolder, swarm: EnterSwarm, *, identity: str = "server") -> Transport:
-    """This server's own peer in the network. Raises SwarmError."""
+    """This server's own peer in the network, by another port if its own is taken.
+
+    Raises SwarmError.
+    """
     host, _, port = swarm.listen.rpartition(":")
     entry = Entry(identity=identity, host=host, port=int(port), bootstrap=swarm.bootstrap)
-    return await connect(data, entry)
+    try:
+        return await connect(data, entry)
+    except PortTaken as error:
+        if not entry.port:
+            raise
+        logger.warning("%s Any free one is taken instead.", error.message)
+        return await connect(data, replace(entry, port=0))
 
 
 def _import_engine() -> None:

@@ -31,6 +31,8 @@ class EnterSwarm:
     bootstrap: tuple[str, ...]
     listen: str
     """`host:port` to listen on; port 0 takes any."""
+    address: str = ""
+    """The host name or IP at which the outer world reaches this computer, if told."""
     display_name: str = ""
 
 

@@ -40,18 +40,29 @@ class SharingService:
         self._folder_of = folder_of
         self._model = model
         self._preparing: asyncio.Task[None] | None = None
+        self._closed = False
 
     @property
     def status(self) -> ShareStatus:
-        return self._supervisor.status
+        return self.with_wish(self._supervisor.status)
+
+    def with_wish(self, status: ShareStatus) -> ShareStatus:
+        """The supervisor's status and what the owner asked for last."""
+        return replace(status, wish=self._wanted_request())
 
     async def begin(self) -> None:
         """At the node's start: share if that was wanted last, or on the very first start."""
         if self._settings.value.share.wanted:
             await self._share(self._wanted_request())
 
-    async def start(self, request: ShareRequest) -> ShareStatus:
-        """Share as asked from now on, also after the next start of the node."""
+    async def start(self, request: ShareRequest | None) -> ShareStatus:
+        """Share from now on, also after the next start of the node; None is as asked last."""
+        if request is None:
+            self._settings.change(
+                lambda settings: replace(settings, share=replace(settings.share, wanted=True))
+            )
+            await self._share(self._wanted_request())
+            return self.status
         model = "" if request.model == self._model() else request.model
         wish = ShareSettings(
             wanted=True,
@@ -73,20 +84,28 @@ class SharingService:
             lambda settings: replace(settings, share=replace(settings.share, wanted=False))
         )
         await self._stop_preparing()
-        return await self._supervisor.stop(drain=drain)
+        return self.with_wish(await self._supervisor.stop(drain=drain))
 
     async def model_changed(self) -> None:
-        """The node uses another model: share that one, unless the owner chose one to share."""
+        """The node uses another model: share that one, unless the owner chose one to share.
+
+        Chosen blocks were blocks of the model before: they are forgotten.
+        """
         wish = self._settings.value.share
-        if wish.wanted and not wish.model:
-            await self._share(replace(self._wanted_request(), span=None))
+        if wish.model:
+            return
+        fresh = replace(wish, first_block=None, end_block=None)
+        self._settings.change(lambda settings: replace(settings, share=fresh))
+        if self._supervisor.status.wanted:
+            await self._share(self._wanted_request())
 
     async def enter_swarm(self, swarm: EnterSwarm) -> None:
         """The node is in this swarm now; the server follows."""
         await self._supervisor.enter_swarm(swarm)
 
     async def close(self) -> None:
-        """End the server; the wish stays."""
+        """End the server; the wish stays. No later request starts one again."""
+        self._closed = True
         await self._stop_preparing()
         await self._supervisor.close()
 
@@ -104,6 +123,8 @@ class SharingService:
     async def _share(self, request: ShareRequest) -> None:
         await self._stop_preparing()
         await self._supervisor.end()
+        if self._closed:
+            return
         self._supervisor.say(ShareState.STARTING, request, "")
         self._preparing = asyncio.create_task(self._prepare(request), name="prepare the share")
 

@@ -9,24 +9,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from superbloom.domain.budget import blocks_that_fit, careful_part, in_words, plan_memory
-from superbloom.domain.errors import BudgetTooSmall, InputRejected
+from superbloom.domain.budget import plan_memory
+from superbloom.domain.errors import InputRejected, ModelNotHere
 from superbloom.domain.model_card import ModelShape, Precision
 from superbloom.domain.sharing import ShareRequest
 from superbloom.domain.span import Span
-from superbloom.inference.device import (
-    choose_device,
-    default_precision,
-    describe_device,
-    free_device_bytes,
-    use_threads,
-)
+from superbloom.inference.device import choose_device, describe_device, use_threads
 from superbloom.inference.executor import Executor
+from superbloom.inference.self_check import check_family
 from superbloom.inference.shape import shape_of
 from superbloom.inference.stage import Stage
 from superbloom.inference.weights import fingerprint, read_config
-from superbloom.machine.memory import free_bytes, give_back_freed_pages
+from superbloom.machine.memory import give_back_freed_pages
 from superbloom.machine.processor import usable_cores
+from superbloom.node.span_offer import budget_of, runs_here
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,42 +38,41 @@ class HostPlan:
     memory_bytes: int
     capacity: int
     """Blocks that fit into the budget; at least one."""
+    here: tuple[Span, ...]
+    """The runs of blocks that are on the disk; at least one."""
 
 
 def plan_host(request: ShareRequest, folder: Path) -> HostPlan:
     """Look at the model's files and the device. Raises InputRejected, BudgetTooSmall, ModelError.
 
+    ModelNotHere where the blocks asked for, or all blocks, are not in the folder.
     Also sets the number of threads that torch computes with.
     """
     use_threads(request.threads or usable_cores())
-    shape = shape_of(read_config(folder))
-    device = choose_device(request.device)
-    precision = request.precision or default_precision(device)
-    memory = request.memory_bytes
-    if memory is None:
-        on_device = free_device_bytes(device)
-        free = free_bytes() if on_device is None else on_device
-        memory = careful_part(free, accelerator=on_device is not None)
-    capacity = blocks_that_fit(shape, precision, memory)
-    if capacity == 0:
-        raise BudgetTooSmall(
-            f"Not one block of {request.model} in {precision.value} fits into the memory budget "
-            f"of {in_words(memory)}."
-        )
+    config = read_config(folder)
+    shape = shape_of(config)
+    check_family(config)
+    budget = budget_of(request, shape)
     if request.span is not None and request.span.end > shape.blocks:
         raise InputRejected(
             f"{request.model} has {shape.blocks} blocks, numbered from 0, so there is no span "
             f"{request.span}."
         )
+    mark = fingerprint(folder)
+    here = runs_here(folder, shape.blocks)
+    if not any(run.covers(request.span or run) for run in here):
+        wanted = f"Blocks {request.span}" if request.span else "The blocks"
+        raise ModelNotHere(f"{wanted} of {request.model} are not on this computer.")
     return HostPlan(
         folder=folder,
         shape=shape,
-        fingerprint=fingerprint(folder),
-        precision=precision,
-        device=str(device),
-        device_words=describe_device(device),
-        memory_bytes=memory,
-        capacity=capacity,
+        fingerprint=mark,
+        precision=budget.precision,
+        device=budget.device,
+        device_words=describe_device(choose_device(budget.device)),
+        memory_bytes=budget.memory_bytes,
+        capacity=budget.capacity,
+        here=here,
     )
 
 

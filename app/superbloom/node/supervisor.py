@@ -48,7 +48,8 @@ class Patience:
 
 def server_command(data_dir: str) -> tuple[str, ...]:
     """The command that starts a supervised server of this installation."""
-    return (sys.executable, "-m", "superbloom", "serve", "--supervised", "--data-dir", data_dir)
+    module = (sys.executable, "-P", "-m", "superbloom")  # -P: no modules of the current folder
+    return (*module, "serve", "--supervised", "--data-dir", data_dir)
 
 
 class Supervisor:
@@ -70,6 +71,7 @@ class Supervisor:
         self._child: ServerChild | None = None
         self._task: asyncio.Task[None] | None = None
         self._failure: SuperbloomError | None = None
+        self._closed = False
 
     @property
     def status(self) -> ShareStatus:
@@ -83,6 +85,8 @@ class Supervisor:
     async def start(self, order: StartServing) -> None:
         """Serve by this order from now on; a server that runs by another one is ended first."""
         await self._end_task()
+        if self._closed:
+            return
         self._order = order
         self._set(_beginning(order.request))
         self._task = asyncio.create_task(self._keep_running(), name="server supervisor")
@@ -123,7 +127,8 @@ class Supervisor:
         self._order = None
 
     async def close(self) -> None:
-        """End the server without a word to the views."""
+        """End the server without a word to the views; no later order starts one again."""
+        self._closed = True
         self._tell = _nobody
         await self._end_task()
 

@@ -14,16 +14,15 @@ from superbloom.control.messages import Invitation, SwarmChanged, SwarmStatus
 from superbloom.domain.errors import (
     InputRejected,
     NetworkFailed,
-    NoPeersReachable,
-    PortTaken,
     SecretsUnavailable,
     SwarmError,
 )
 from superbloom.domain.invite import Invite, decode_invite, encode_invite
 from superbloom.domain.settings import Reach, SwarmSettings
-from superbloom.node.invite_addresses import LOOPBACK, host_of, invite_addresses
+from superbloom.node.invite_addresses import LOOPBACK, host_of, invite_addresses, opened_to_others
 from superbloom.node.kept_settings import KeptSettings
-from superbloom.node.place import Connect, Entry, Place
+from superbloom.node.place import NOBODY, Connect, Entry, Place, find_place
+from superbloom.node.swarm_changes import SwarmChanges
 from superbloom.storage.secrets import Secrets
 from superbloom.swarm.directory import Directory
 from superbloom.swarm.membership import Membership
@@ -42,7 +41,13 @@ TOUCH_SECONDS = 20.0
 FAILURE_SECONDS = 1.0
 """How often it is looked whether the network daemon still lives."""
 
-NOBODY = "No other computer of the swarm answers. It is tried again every few seconds."
+DIRECTORY_SECONDS = 5.0
+"""The pause before a directory that failed is started again."""
+
+CLOCKS = (
+    "This computer's clock and those of the swarm's servers differ by more than 5 seconds, so they "
+    "do not see each other. Set the clocks automatically."
+)
 
 
 class SwarmService:
@@ -69,7 +74,7 @@ class SwarmService:
         self._secret = b""
         self._tasks: list[asyncio.Task[None]] = []
         self._reviving: asyncio.Task[None] | None = None
-        self._moving = asyncio.Lock()
+        self._changes = SwarmChanges()
 
     @property
     def place(self) -> Place | None:
@@ -78,8 +83,9 @@ class SwarmService:
 
     async def start(self) -> None:
         """Enter the swarm of the settings, or begin one. Network trouble is told, not raised."""
-        async with self._moving:
+        async with self._changes.beginning():
             await self._recall_or_begin()
+            self._changes.begun()
             await self._enter_or_retry()
 
     def status(self) -> SwarmStatus:
@@ -107,10 +113,8 @@ class SwarmService:
         """
         if not 0 < hours <= LONGEST_INVITE_HOURS:
             raise InputRejected("An invite is good for more than 0 hours and at most a year.")
-        async with self._moving:
-            if address not in LOOPBACK and self._settings.value.swarm.reach is Reach.LOCAL:
-                opened = replace(self._settings.value.swarm, reach=Reach.OPEN)
-                await self._move(opened, self._secret)
+        async with self._changes.wanted():
+            await self._open_to_others(address)
             place = self._expect_place()
             self._keep_port(place.transport)
             invite = Invite(
@@ -126,10 +130,11 @@ class SwarmService:
     async def join(self, code: str) -> SwarmStatus:
         """Leave the present swarm for the code's, once one of its peers has answered.
 
-        Raises InviteInvalid, InviteExpired, NoPeersReachable, ClocksDiffer, SecretsUnavailable.
+        Raises InviteInvalid, InviteExpired, NoPeersReachable, ClocksDiffer, SecretsUnavailable,
+        NetworkFailed.
         """
         invite = decode_invite(code, time.time())
-        async with self._moving:
+        async with self._changes.wanted():
             present = self._settings.value.swarm
             if (present.name, self._secret) == (invite.name, invite.secret):
                 return self.status()
@@ -139,6 +144,7 @@ class SwarmService:
                 name=invite.name,
                 reach=Reach.LOCAL if near else Reach.OPEN,
                 port=present.port,
+                address=present.address,
                 bootstrap=invite.addresses,
             )
             await self._keep_secret(invite.secret)
@@ -150,16 +156,16 @@ class SwarmService:
         return self.status()
 
     async def leave(self) -> SwarmStatus:
-        """Leave the present swarm and begin one of this computer alone."""
-        async with self._moving:
+        """Leave the present swarm and begin one of this computer alone. Raises NetworkFailed."""
+        async with self._changes.wanted():
             await self._leave_place()
             await self._begin_swarm()
             await self._enter_or_retry()
         return self.status()
 
     async def close(self) -> None:
-        """Leave the network."""
-        async with self._moving:
+        """Leave the network, once a change of swarm that is under way is done."""
+        async with self._changes.end():
             await self._leave_place()
         if self._reviving is not None:
             await asyncio.gather(self._reviving, return_exceptions=True)
@@ -183,10 +189,10 @@ class SwarmService:
 
     async def _begin_swarm(self) -> None:
         """A swarm of this computer alone. Without a place for its secret it lasts until the end."""
-        self._secret = randomness.token_bytes(SECRET_BYTES)
         port = self._settings.value.swarm.port
         fresh = SwarmSettings(name=f"swarm-{randomness.token_hex(3)}", port=port)
         self._settings.change(lambda settings: replace(settings, swarm=fresh))
+        self._secret = randomness.token_bytes(SECRET_BYTES)
         with contextlib.suppress(SecretsUnavailable):
             await self._keep_secret(self._secret)
 
@@ -220,7 +226,7 @@ class SwarmService:
         swarm = self._settings.value.swarm
         host = "0.0.0.0" if swarm.reach is Reach.OPEN else "127.0.0.1"
         entry = Entry(identity="node", host=host, port=swarm.port, bootstrap=swarm.bootstrap)
-        transport, self._problem = await self._find_place(entry)
+        transport, self._problem = await find_place(self._connect, entry)
         membership = Membership(swarm.name, self._secret)
         directory = Directory(transport, membership)
         self._place = Place(
@@ -230,25 +236,12 @@ class SwarmService:
             self._keep_port(transport)
         await self._entered(self._place)
         self._tasks = [
-            asyncio.create_task(directory.run(self._models), name="directory"),
+            asyncio.create_task(self._keep_directory(directory), name="directory"),
             asyncio.create_task(self._watch(directory), name="watch the directory"),
-            asyncio.create_task(self._keep_in_touch(transport), name="keep in touch"),
+            asyncio.create_task(self._keep_in_touch(self._place), name="keep in touch"),
             asyncio.create_task(self._notice_failure(transport), name="notice failure"),
         ]
         self._tell()
-
-    async def _find_place(self, entry: Entry) -> tuple[Transport, str]:
-        """A place, by another port or alone if need be, and what is wrong with it in words."""
-        try:
-            return await self._connect(entry), ""
-        except NoPeersReachable:
-            return await self._connect(replace(entry, bootstrap=())), NOBODY
-        except PortTaken as error:
-            if not entry.port:
-                raise
-            transport, problem = await self._find_place(replace(entry, port=0))
-            words = f"{error.message} Others find this computer by it. {error.next_step}"
-            return transport, f"{words} {problem}".strip()
 
     async def _enter_or_retry(self) -> None:
         try:
@@ -285,22 +278,36 @@ class SwarmService:
             lambda settings: replace(settings, swarm=replace(settings.swarm, port=port))
         )
 
+    async def _keep_directory(self, directory: Directory) -> None:
+        while True:
+            try:
+                await directory.run(self._models)
+            except Exception:  # the task supervisor: without it nobody is seen any more
+                log.exception("The directory failed; it is started again")
+            await asyncio.sleep(DIRECTORY_SECONDS)
+
     async def _watch(self, directory: Directory) -> None:
         while True:
             if await directory.changed(30.0, hurry=False):
                 self._tell()
 
-    async def _keep_in_touch(self, transport: Transport) -> None:
+    async def _keep_in_touch(self, place: Place) -> None:
         while True:
             await asyncio.sleep(TOUCH_SECONDS)
-            bootstrap = self._settings.value.swarm.bootstrap
-            if not bootstrap:
-                continue
-            problem = "" if await transport.meet(bootstrap) else NOBODY
+            problem = await self._trouble(place)
             if problem != self._problem:
                 self._problem = problem
                 log.info("%s", problem or "The swarm answers again.")
                 self._tell()
+
+    async def _trouble(self, place: Place) -> str:
+        """What is wrong now, in words."""
+        bootstrap = self._settings.value.swarm.bootstrap
+        if bootstrap and not await place.transport.meet(bootstrap):
+            return NOBODY
+        if place.directory.clocks_differ:
+            return CLOCKS
+        return "" if bootstrap or self._problem == CLOCKS else self._problem
 
     async def _notice_failure(self, transport: Transport) -> None:
         while transport.failure is None:  # noqa: ASYNC110 (it has no event to wait for)
@@ -309,7 +316,7 @@ class SwarmService:
 
     async def _revive(self, dead: Transport) -> None:
         """Enter the swarm again after the network daemon has ended."""
-        async with self._moving:
+        async with self._changes.turn():
             if self._place is None or self._place.transport is not dead:
                 return
             log.warning("The network is gone: %s", dead.failure)
@@ -320,6 +327,17 @@ class SwarmService:
         self._notify(SwarmChanged(status=self.status()))
 
     # --- invites ----------------------------------------------------------------------------
+
+    async def _open_to_others(self, address: str) -> None:
+        """Let others come in, at `address` where it is given: our server announces it too."""
+        present = self._settings.value.swarm
+        opened = opened_to_others(present, address)
+        if opened.reach is not present.reach:
+            await self._move(opened, self._secret)
+        elif opened != present:
+            self._settings.change(lambda settings: replace(settings, swarm=opened))
+            if self._place is not None:
+                await self._entered(self._place)
 
     def _expect_place(self) -> Place:
         if self._place is None:

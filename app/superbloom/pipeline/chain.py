@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable
 
-from superbloom.domain.errors import BlocksMissing
+from superbloom.domain.errors import BlocksMissing, PeerLost, SuperbloomError
 from superbloom.domain.span import Span
 from superbloom.pipeline.chain_planner import ChainPlanner
 from superbloom.pipeline.hop_link import HopLink, refusal
@@ -53,6 +53,14 @@ class Chain:
         self._planner.avoid(link.peer, forever=faulty, gone=not faulty)
         self._drop(link, link.abandon())
 
+    def lose_segment(self, segment: Segment, error: SuperbloomError) -> None:
+        """A server of the chain, or one that was only planned, has failed."""
+        if segment.link is not None and segment.link in self.links:
+            self.lose(segment.link, error.message)
+            return
+        log.warning("Server %s: %s", self._planner.name_of(segment.peer), error.message)
+        self._planner.avoid(segment.peer, gone=isinstance(error, PeerLost))
+
     def lose_refusing(self, link: HopLink, refused: Refused) -> None:
         """A server ended the session. If it blames another's data, that one is left for good.
 
@@ -68,6 +76,12 @@ class Chain:
         if not believed:
             self._planner.avoid(link.peer, forever=bool(blamed))
         self._drop(link, link.abandon())
+
+    def reopen_unfilled(self) -> None:
+        """Make gaps of servers that were lost to while their caches were being filled."""
+        for link in self.links:
+            if not link.filled:
+                self._drop(link, link.close(2.0))
 
     def leave_draining(self, max_tokens: int) -> None:
         """Make gaps of servers that are about to leave, if others hold their blocks."""

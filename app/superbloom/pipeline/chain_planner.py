@@ -19,7 +19,7 @@ AVOID_SECONDS = 10.0
 CHANGE_SECONDS = 1.0
 
 UNKNOWN_LINK_SECONDS = 0.05
-"""One-way time assumed for a link that was never measured."""
+"""One-way time assumed for a peer to which it was never measured."""
 
 
 class ChainPlanner:
@@ -39,7 +39,7 @@ class ChainPlanner:
         hops = choose_chain(
             self._directory.servers(self._served.id),
             self._served.blocks,
-            link=self._link_seconds,
+            one_way=self._one_way,
             avoid=avoid | besides,
             fingerprint=self._served.fingerprint,
             part=part,
@@ -76,13 +76,8 @@ class ChainPlanner:
     def _known(self) -> tuple[ServerInfo, ...]:
         return self._directory.servers(self._served.id)
 
-    def _link_seconds(self, a: str | None, b: str | None) -> float:
-        """One-way seconds between two peers, estimated from round trips measured here."""
-        return sum(self._one_way(peer) for peer in (a, b) if peer is not None) / (
-            2 if a is not None and b is not None else 1
-        )
-
     def _one_way(self, peer: str) -> float:
+        """Seconds one way to a peer, estimated from the round trips measured here."""
         seconds = self._directory.round_trip(peer)
         return UNKNOWN_LINK_SECONDS if seconds is None else seconds / 2
 

@@ -8,11 +8,41 @@ from torch import Tensor
 HISTORY_BYTES = 256 * 1024 * 1024
 """The most one session keeps; beyond it a lost successor costs a new prefill."""
 
+ALL_HISTORIES_BYTES = 1024 * 1024 * 1024
+"""The most all sessions of a server keep together."""
+
+
+class HistoryRoom:
+    """The memory of all histories of a server. When it is full, the oldest session's goes first."""
+
+    def __init__(self, limit_bytes: int = ALL_HISTORIES_BYTES) -> None:
+        self._limit = limit_bytes
+        self._held: dict[History, int] = {}
+
+    @property
+    def nbytes(self) -> int:
+        """What is kept now, in bytes."""
+        return sum(self._held.values())
+
+    def grant(self, history: History, nbytes: int) -> bool:
+        """Let `history` keep `nbytes`, at the expense of older ones; False if it is too much."""
+        if nbytes > self._limit:
+            return False
+        self._held[history] = nbytes
+        while self.nbytes > self._limit:
+            next(other for other in self._held if other is not history).forget()
+        return True
+
+    def give_back(self, history: History) -> None:
+        """`history` keeps nothing more."""
+        self._held.pop(history, None)
+
 
 class History:
     """Hidden states of positions [0, tokens) as they were sent, in host memory."""
 
-    def __init__(self, limit_bytes: int = HISTORY_BYTES) -> None:
+    def __init__(self, room: HistoryRoom | None = None, limit_bytes: int = HISTORY_BYTES) -> None:
+        self._room = room or HistoryRoom()
         self._limit = limit_bytes
         self._rows: Tensor | None = None
         self.tokens = 0
@@ -23,12 +53,12 @@ class History:
         if self.gone:
             return
         if position > self.tokens:
-            self._forget()
+            self.forget()
             return
         end = position + int(hidden.shape[0])
         rows = self._reserve(end, hidden)
         if rows is None:
-            self._forget()
+            self.forget()
             return
         rows[position:end] = hidden
         self.tokens = end
@@ -42,6 +72,11 @@ class History:
         """True if positions [0, tokens) can be read."""
         return not self.gone and self.tokens >= tokens
 
+    def forget(self) -> None:
+        """Give up what is kept, for good."""
+        self._rows, self.tokens, self.gone = None, 0, True
+        self._room.give_back(self)
+
     def _reserve(self, end: int, like: Tensor) -> Tensor | None:
         rows = self._rows
         if rows is not None and end <= rows.shape[0]:
@@ -50,13 +85,11 @@ class History:
         capacity = max(256, end + end // 2)
         if capacity * columns * like.dtype.itemsize > self._limit:
             capacity = end
-        if capacity * columns * like.dtype.itemsize > self._limit:
+        nbytes = capacity * columns * like.dtype.itemsize
+        if nbytes > self._limit or not self._room.grant(self, nbytes):
             return None
         grown = torch.empty(capacity, columns, dtype=like.dtype)
         if rows is not None:
             grown[: self.tokens] = rows[: self.tokens]
         self._rows = grown
         return grown
-
-    def _forget(self) -> None:
-        self._rows, self.tokens, self.gone = None, 0, True

@@ -43,15 +43,18 @@ from superbloom.swarm.transport import Transport
 OPEN_SECONDS = 5.0
 REPLY_SECONDS = 4.0
 
+UNREAD_FRAMES = 256
+"""What a server may say while nobody listens; more than that was not asked for."""
+
 ReplyT = TypeVar("ReplyT", Opened, EpochBegun, Rerouted, Progress, Resumed, Closed)
 
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What a server says unasked: a result, a loss, a drain, or why its stream ended."""
+    """What a server says unasked: a result, a loss, or why its stream ended."""
 
     link: HopLink
-    what: Result | NextLost | Draining | Refused | PeerLost | ProtocolViolation
+    what: Result | NextLost | Refused | PeerLost | ProtocolViolation
 
 
 class HopLink:
@@ -67,6 +70,8 @@ class HopLink:
         self.peer = stream.peer
         self.blocks = blocks
         self.draining = False
+        self.filled = False
+        """True once a step has passed the whole chain: the server's cache has no gaps."""
         self._stream = stream
         self._hidden_size = hidden_size
         self._inbox = inbox
@@ -103,20 +108,24 @@ class HopLink:
     async def begin_epoch(self, order: NewEpoch) -> None:
         """Have the server forget older steps. Raises PeerLost."""
         await self._send(order)
-        while (await self._reply(EpochBegun, REPLY_SECONDS)).epoch < order.epoch:
-            pass
+        await self._reply(EpochBegun, REPLY_SECONDS, epoch=order.epoch)
 
     async def reroute(self, order: Reroute, timeout: float) -> bool:
         """Have the server feed another one; False if its history is gone. Raises PeerLost."""
         await self._send(order)
-        while (reply := await self._reply(Rerouted, timeout)).epoch < order.epoch:
-            pass
-        return reply.replayed
+        return (await self._reply(Rerouted, timeout, epoch=order.epoch)).replayed
 
     async def progress(self) -> Progress:
         """How far the server is. Raises PeerLost."""
         await self._send(Probe())
         return await self._reply(Progress, REPLY_SECONDS)
+
+    async def report(self) -> Progress | SuperbloomError:
+        """As `progress`; a loss is returned, not raised."""
+        try:
+            return await self.progress()
+        except SuperbloomError as error:
+            return error
 
     async def park(self) -> None:
         """Keep the session for a next turn. Raises PeerLost."""
@@ -148,8 +157,8 @@ class HopLink:
     async def _send(self, frame: Frame) -> None:
         await self._stream.send(encode_frame(frame))
 
-    async def _reply(self, kind: type[ReplyT], timeout: float) -> ReplyT:
-        """The next reply of `kind`; stale replies of other kinds are passed over."""
+    async def _reply(self, kind: type[ReplyT], timeout: float, *, epoch: int = 0) -> ReplyT:
+        """The next reply of `kind` and `epoch`; stale ones and other kinds are passed over."""
         try:
             async with asyncio.timeout(timeout):
                 while True:
@@ -157,7 +166,7 @@ class HopLink:
                     if isinstance(reply, SuperbloomError):
                         self._replies.put_nowait(reply)
                         raise reply
-                    if isinstance(reply, kind):
+                    if isinstance(reply, kind) and getattr(reply, "epoch", epoch) >= epoch:
                         return reply
         except TimeoutError:
             raise PeerLost("It did not answer in time.", peer=self.peer) from None
@@ -167,6 +176,8 @@ class HopLink:
         try:
             while (data := await self._stream.receive()) is not None:
                 self._sort(decode_frame(data, hidden_size=self._hidden_size))
+                if max(self._inbox.qsize(), self._replies.qsize()) > UNREAD_FRAMES:
+                    raise ProtocolViolation("A server sent more than it was asked for.")
             end = PeerLost("It closed the session.", peer=self.peer)
         except (PeerLost, ProtocolViolation) as error:
             end = error
@@ -179,7 +190,6 @@ class HopLink:
                 self._inbox.put_nowait(News(self, frame))
             case Draining():
                 self.draining = True
-                self._inbox.put_nowait(News(self, frame))
             case Refused():
                 self._inbox.put_nowait(News(self, frame))
                 self._replies.put_nowait(refusal(frame))

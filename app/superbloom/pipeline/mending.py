@@ -42,25 +42,27 @@ class Mender:
     inbox: asyncio.Queue[News]
 
     async def open_planned(self, chain: tuple[Segment, ...], epoch: int) -> tuple[Segment, ...]:
-        """The chain with a link for every planned segment. Raises SegmentsLost, opening none."""
-        outcomes = await asyncio.gather(
-            *(self._open(chain, index, epoch) for index in range(len(chain))),
-            return_exceptions=True,
-        )
-        lost: list[tuple[Segment, SuperbloomError]] = []
-        whole: list[Segment] = []
-        for segment, outcome in zip(chain, outcomes, strict=True):
-            if isinstance(outcome, SuperbloomError):
-                lost.append((segment, outcome))
-            elif isinstance(outcome, BaseException):
-                raise outcome
-            else:
-                whole.append(outcome)
-        if lost:
+        """The chain with a link for every planned segment.
+
+        Raises SegmentsLost. When it raises anything, or is cancelled, no new link is left open.
+        """
+        opening = [
+            asyncio.create_task(
+                self._open(chain, index, epoch), name=f"open block {segment.blocks}"
+            )
+            for index, segment in enumerate(chain)
+        ]
+        try:
+            await asyncio.wait(opening)
+            return _opened(chain, opening)
+        except BaseException:
+            for task in opening:
+                task.cancel()
+            outcomes = await asyncio.gather(*opening, return_exceptions=True)
+            whole = [outcome for outcome in outcomes if isinstance(outcome, Segment)]
             fresh = [s.link for s in whole if s.link is not None and not _had_link(s, chain)]
             await asyncio.gather(*(link.abandon() for link in fresh))
-            raise SegmentsLost(lost)
-        return tuple(whole)
+            raise
 
     async def begin_epoch(self, chain: tuple[Segment, ...], epoch: int, position: int) -> None:
         """Have every server forget older steps from `position` on. Raises SegmentsLost."""
@@ -148,6 +150,22 @@ class Mender:
         except SuperbloomError as error:
             return segment, error
         return None
+
+
+def _opened(
+    chain: tuple[Segment, ...], opening: list[asyncio.Task[Segment]]
+) -> tuple[Segment, ...]:
+    """What the ended tasks opened. Raises SegmentsLost if any of them failed."""
+    lost: list[tuple[Segment, SuperbloomError]] = []
+    for segment, task in zip(chain, opening, strict=True):
+        error = task.exception()
+        if isinstance(error, SuperbloomError):
+            lost.append((segment, error))
+        elif error is not None:
+            raise error
+    if lost:
+        raise SegmentsLost(lost)
+    return tuple(task.result() for task in opening)
 
 
 def _had_link(segment: Segment, chain: tuple[Segment, ...]) -> bool:

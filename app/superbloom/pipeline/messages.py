@@ -26,6 +26,9 @@ SESSION_SERVICE = "session"
 PUSH_SERVICE = "push"
 PROTOCOL = 1
 
+CHUNK_TOKENS = 256
+"""Prompts and replays go in steps of so many tokens."""
+
 MAX_STEP_TOKENS = 2048
 """The longest step a server takes, in tokens."""
 
@@ -319,6 +322,17 @@ def _decode_json(cls: type[Any], body: bytes) -> Any:
     if not isinstance(fields, dict) or fields.keys() != expected.keys():
         raise ProtocolViolation(f"A peer sent a {name} message with the wrong fields.")
     for key, kind in expected.items():
-        if type(fields[key]) is not kind or (kind is int and not 0 <= fields[key] < 2**32):
+        if type(fields[key]) is not kind or not _is_sound(fields[key]):
             raise ProtocolViolation(f"A peer sent a {name} message with a bad {key!r}.")
     return cls(**fields)
+
+
+def _is_sound(value: int | str | bool) -> bool:
+    """False for numbers out of bounds and for text that could not be passed on as UTF-8."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return False
+        return True
+    return 0 <= value < 2**32

@@ -41,6 +41,11 @@ class Outbound:
             raise
         return cls(stream, on_loss)
 
+    @property
+    def lost(self) -> bool:
+        """True once the stream is gone: nothing is sent any more."""
+        return self._lost
+
     async def send(self, step: Step) -> None:
         """Send a step; a loss is reported, not raised, and what follows it is dropped."""
         if self._lost:

@@ -48,9 +48,14 @@ class Parking:
             if shared[best] < WORTH_TOKENS:
                 return None
             self._parked.pop(best).cancel()
-            if await best.resume(shared[best], max_tokens, notify):
+            resumed = False
+            try:
+                resumed = await best.resume(shared[best], max_tokens, notify)
+            finally:
+                if not resumed:
+                    await best.close()
+            if resumed:
                 return best, shared[best]
-            await best.close()
         return None
 
     async def close(self) -> None:

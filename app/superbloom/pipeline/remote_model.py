@@ -11,20 +11,17 @@ from typing import TypeVar
 from torch import Tensor
 
 from superbloom.domain.conversation import ChatTurn
-from superbloom.domain.errors import ContextFull
+from superbloom.domain.errors import ContextFull, NetworkFailed
 from superbloom.domain.generation import GenerationEvent, PhaseChange
 from superbloom.domain.sampling import EndReason, SamplingSettings
 from superbloom.inference.ends import ClientEnds
 from superbloom.inference.sampler import Sampler
 from superbloom.inference.tokenizer import ChatTokenizer
 from superbloom.pipeline.answer import Answer
-from superbloom.pipeline.chain_planner import ChainPlanner
 from superbloom.pipeline.parking import Parking
 from superbloom.pipeline.served_model import ServedModel
 from superbloom.pipeline.session import ChainSession
-from superbloom.swarm.directory import Directory
-from superbloom.swarm.membership import Membership
-from superbloom.swarm.transport import Transport
+from superbloom.pipeline.swarm_access import Present
 
 ResultT = TypeVar("ResultT")
 
@@ -35,17 +32,13 @@ class RemoteModel:
     def __init__(
         self,
         *,
-        transport: Transport,
-        membership: Membership,
-        directory: Directory,
+        present: Present,
         ends: ClientEnds,
         tokenizer: ChatTokenizer,
         served: ServedModel,
         context_tokens: int,
     ) -> None:
-        self._transport = transport
-        self._membership = membership
-        self._directory = directory
+        self._present = present
         self._ends = ends
         self._tokenizer = tokenizer
         self._served = served
@@ -119,10 +112,12 @@ class RemoteModel:
         await asyncio.to_thread(self._thread.shutdown, True)
 
     def _open_session(self, max_tokens: int, notify: Callable[[PhaseChange], None]) -> ChainSession:
+        access = self._present()
+        if access is None:
+            raise NetworkFailed("This computer is in no swarm at the moment.")
         return ChainSession(
-            transport=self._transport,
-            membership=self._membership,
-            planner=ChainPlanner(self._directory, self._served),
+            access=access,
+            present=self._present,
             served=self._served,
             max_tokens=max_tokens,
             embed=self._embed,

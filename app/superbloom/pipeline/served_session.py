@@ -19,21 +19,20 @@ from superbloom.domain.errors import (
 )
 from superbloom.domain.span import Span
 from superbloom.inference.executor import Executor
-from superbloom.pipeline.history import History
+from superbloom.pipeline.history import History, HistoryRoom
 from superbloom.pipeline.messages import (
+    MAX_STEP_TOKENS,
     Close,
     Closed,
     Draining,
     EpochBegun,
     Frame,
     NewEpoch,
-    NextLost,
     Open,
     Opened,
     Park,
     Probe,
     Progress,
-    Push,
     Refused,
     Reroute,
     Rerouted,
@@ -44,19 +43,25 @@ from superbloom.pipeline.messages import (
     decode_frame,
     encode_frame,
 )
-from superbloom.pipeline.outbound import Outbound
+from superbloom.pipeline.next_server import NextServer
 from superbloom.pipeline.served_model import ServedModel
+from superbloom.pipeline.step_room import PeerRoom, StepRoom
 from superbloom.swarm.live_stream import LiveStream
 from superbloom.swarm.membership import Membership
-from superbloom.swarm.transport import Transport
+from superbloom.swarm.transport import MAX_FRAME_BYTES, Transport
 
 log = logging.getLogger(__name__)
 
-QUEUED_STEPS = 32
-"""Steps a session may have waiting; beyond it the sender's stream is no longer read."""
+MAX_JSON_FRAME_BYTES = 32 * 1024
+"""More than any frame takes that carries no hidden states."""
 
-REPLAY_TOKENS = 256
-"""Positions a replayed step carries."""
+FAREWELL_SECONDS = 2.0
+"""How long a client that reads slowly is told that its session ends."""
+
+
+def most_frame_bytes(hidden_size: int) -> int:
+    """The longest frame that a session of a model with `hidden_size` has use for."""
+    return min(MAX_FRAME_BYTES, MAX_JSON_FRAME_BYTES + MAX_STEP_TOKENS * hidden_size * 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,59 +82,76 @@ class ServedSession:
         membership: Membership,
         executor: Executor,
         served: ServedModel,
+        peer_room: PeerRoom,
+        history_room: HistoryRoom,
     ) -> None:
         self.id = bytes.fromhex(opened.session)
         self.blocks = Span(opened.start, opened.end)
         self.previous = opened.previous
         self.tokens_served = 0
-        self._opened = opened
         self._client = client
-        self._transport = transport
-        self._membership = membership
         self._executor = executor
         self._served = served
         self._epoch = opened.epoch
-        self._next = opened.next
-        self._next_session = opened.next_session
-        self._outbound: Outbound | None = None
-        self._pushing = asyncio.Lock()
-        self._history = History()
+        self._next = NextServer(
+            opened, History(history_room), transport=transport, membership=membership
+        )
         self._received = 0
         self._sent = 0
         self._max_tokens = opened.max_tokens
         self.parked_at: float | None = None
         """Since when the client keeps it for a next turn, by the monotonic clock."""
-        self._queue: asyncio.Queue[_Queued] = asyncio.Queue(QUEUED_STEPS)
+        self._room = StepRoom(peer_room)
+        self._queue: asyncio.Queue[_Queued] = asyncio.Queue()
         self._ended = asyncio.Event()
-        self._losses: asyncio.Queue[NextLost] = asyncio.Queue()
 
     async def run(self) -> None:
         """Serve until the session ends. Never raises what a peer caused."""
-        await self._tell(Opened())
+        try:
+            await self._tell(Opened())
+            outcomes = await self._work()
+        finally:
+            self._room.close()
+            await self._next.close()
+        for outcome in outcomes:
+            await self._conclude(outcome)
+
+    async def _work(self) -> list[BaseException | None]:
+        """Serve until a task ends or the session does; how each task ended."""
         tasks = [
             asyncio.create_task(self._listen(), name="session: client"),
             asyncio.create_task(self._deliver(), name="session: deliver"),
             asyncio.create_task(self._report_losses(), name="session: losses"),
         ]
         ending = asyncio.create_task(self._ended.wait(), name="session: end")
+        outcomes: list[BaseException | None] = []
         try:
             await asyncio.wait([*tasks, ending], return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in (*tasks, ending):
                 task.cancel()
             outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-            if self._outbound is not None:
-                await self._outbound.close()
-        for outcome in outcomes:
-            await self._conclude(outcome)
+        return outcomes
 
     async def accept(self, step: Step) -> None:
-        """Take a step of the client or the previous server; waits while too many are queued.
+        """Take a step of the client or the previous server; waits while too much is queued.
 
         Raises ProtocolViolation if it leaves a gap or exceeds what was announced.
         """
         if step.epoch < self._epoch:
             return
+        await self._room.enter(step.hidden.nbytes)
+        taken = False
+        try:
+            taken = self._take(step)
+        finally:
+            if not taken:
+                self._room.leave(step.hidden.nbytes)
+
+    def _take(self, step: Step) -> bool:
+        """Queue a step; False if a newer epoch has begun."""
+        if step.epoch < self._epoch:
+            return False
         if step.position > self._received:
             raise ProtocolViolation(
                 f"A step at position {step.position} came, but only {self._received} are here."
@@ -138,21 +160,32 @@ class ServedSession:
             raise ProtocolViolation(
                 f"A step up to position {step.end} came in a session of {self._max_tokens}."
             )
-        self._received = step.end
         output = self._executor.submit(self.id, step.position, step.hidden)
-        await self._queue.put(_Queued(step, output))
+        self._received = step.end
+        self._queue.put_nowait(_Queued(step, output))
+        return True
 
     async def refuse(self, error: SuperbloomError, *, blame: str = "") -> None:
-        """End the session with an error that the client reads."""
-        await self._tell(
-            Refused(code=error.code, message=error.message, next_step=error.next_step, blame=blame)
-        )
-        self._ended.set()
+        """End the session with an error that the client reads, if it does. Raises PeerLost."""
+        try:
+            await self._tell(
+                Refused(
+                    code=error.code,
+                    message=error.message,
+                    next_step=error.next_step,
+                    blame=blame,
+                )
+            )
+        finally:
+            self._ended.set()
 
     async def evict(self) -> None:
-        """End a parked session whose place others need."""
-        self._executor.close(self.id)
-        await self.refuse(SessionRefused("The place of a session that rested was needed."))
+        """End a parked session whose place others have got. Takes at most FAREWELL_SECONDS."""
+        try:
+            async with asyncio.timeout(FAREWELL_SECONDS):
+                await self.refuse(SessionRefused("The place of a session that rested was needed."))
+        except (PeerLost, TimeoutError):
+            log.info("The client of a session that rested did not hear of its end.")
 
     async def announce_drain(self) -> None:
         """Tell the client that this server will leave."""
@@ -161,8 +194,10 @@ class ServedSession:
     # --- what the client says ---------------------------------------------------------------
 
     async def _listen(self) -> None:
-        while (data := await self._client.receive()) is not None:
+        most = most_frame_bytes(self._served.hidden_size)
+        while (data := await self._client.receive(most)) is not None:
             frame = decode_frame(data, hidden_size=self._served.hidden_size)
+            data = b""  # the step may have to wait: not twice in memory
             if not await self._obey(frame):
                 return
 
@@ -174,16 +209,20 @@ class ServedSession:
                     raise ProtocolViolation("A client sent a step past the first server.")
                 await self.accept(frame)
             case NewEpoch():
-                self._begin_epoch(frame.epoch)
-                self._received = min(self._received, frame.position)
+                self._begin_epoch(frame.epoch, frame.position)
                 self.previous = frame.previous
+                await self._next.begin_anew()
                 await self._tell(EpochBegun(epoch=self._epoch))
             case Reroute():
-                await self._reroute(frame)
+                self._begin_epoch(frame.epoch)
+                replayed = await self._next.reroute(frame)
+                await self._tell(Rerouted(epoch=frame.epoch, replayed=replayed))
             case Park():
                 self.parked_at = time.monotonic()
             case Resume():
-                await self._tell(Resumed(granted=self._resume(frame)))
+                granted = self._resume(frame)
+                await self._next.begin_anew()
+                await self._tell(Resumed(granted=granted))
             case Probe():
                 await self._tell(
                     Progress(epoch=self._epoch, received=self._received, sent=self._sent)
@@ -206,30 +245,17 @@ class ServedSession:
             return False
         self.parked_at = None
         self._max_tokens = max(self._max_tokens, order.max_tokens)
-        self._begin_epoch(order.epoch)
-        self._received = min(self._received, order.position)
+        self._begin_epoch(order.epoch, order.position)
         return True
 
-    def _begin_epoch(self, epoch: int) -> None:
+    def _begin_epoch(self, epoch: int, position: int | None = None) -> None:
+        """Forget older steps; what is at `position` and on comes again."""
         if epoch > self._epoch:
-            self._epoch = epoch
+            self._epoch = self._next.epoch = epoch
             self._executor.drop_queued(self.id)
-
-    async def _reroute(self, order: Reroute) -> None:
-        """Turn the output to another server and bring that one up to date from the history."""
-        self._begin_epoch(order.epoch)
-        if self._outbound is not None:
-            await self._outbound.close()
-        replayed = self._history.holds(order.replay)
-        async with self._pushing:
-            self._outbound = None
-            self._next, self._next_session = order.next, order.next_session
-            for start in range(0, order.replay if replayed else 0, REPLAY_TOKENS):
-                rows = self._history.read(start, min(start + REPLAY_TOKENS, order.replay))
-                await self._push(
-                    Step(epoch=self._epoch, position=start, keep=0, replay=True, hidden=rows)
-                )
-        await self._tell(Rerouted(epoch=order.epoch, replayed=replayed))
+        if position is not None:
+            self._received = min(self._received, position)
+            self._sent = min(self._sent, position)
 
     # --- output on its way ------------------------------------------------------------------
 
@@ -237,58 +263,35 @@ class ServedSession:
         while True:
             queued = await self._queue.get()
             try:
-                output = await asyncio.wrap_future(queued.output)
-            except asyncio.CancelledError:
-                task = asyncio.current_task()
-                if task is not None and task.cancelling():
-                    raise
-                continue
-            if queued.step.epoch == self._epoch:
-                await self._pass_on(queued.step, output.to("cpu"))
+                await self._deliver_one(queued)
+            finally:
+                self._room.leave(queued.step.hidden.nbytes)
+
+    async def _deliver_one(self, queued: _Queued) -> None:
+        try:
+            output = await asyncio.wrap_future(queued.output)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            return
+        if queued.step.epoch == self._epoch:
+            await self._pass_on(queued.step, output.to("cpu"))
 
     async def _pass_on(self, step: Step, output: Tensor) -> None:
         self._sent = step.end
         self.tokens_served += int(output.shape[0])
-        if self._next:
-            self._history.write(step.position, output)
-            if not step.replay or self._opened.passes_replay:
-                async with self._pushing:
-                    if step.epoch == self._epoch:
-                        await self._push(dataclasses.replace(step, hidden=output))
+        if self._next.exists:
+            await self._next.pass_on(dataclasses.replace(step, hidden=output))
         elif not step.replay:
             kept = output[output.shape[0] - step.keep :]
             await self._tell(
                 Result(epoch=step.epoch, position=step.position, end=step.end, hidden=kept)
             )
 
-    async def _push(self, step: Step) -> None:
-        """Send to the next server; the caller holds `_pushing`."""
-        if self._outbound is None:
-            try:
-                self._outbound = await Outbound.open(
-                    self._transport, self._next, self._push_head(), self._note_loss
-                )
-            except PeerLost as loss:
-                self._losses.put_nowait(
-                    NextLost(epoch=self._epoch, peer=self._next, words=loss.message)
-                )
-                return
-        await self._outbound.send(step)
-
-    def _push_head(self) -> Push:
-        me, peer = self._transport.peer_id.encode(), self._next.encode()
-        tag = self._membership.tag(b"push", self._next_session.encode(), me, peer)
-        return Push(session=self._next_session, tag=tag.hex())
-
-    def _note_loss(self, outbound: Outbound, loss: PeerLost) -> None:
-        if outbound is self._outbound:
-            self._losses.put_nowait(
-                NextLost(epoch=self._epoch, peer=outbound.peer, words=loss.message)
-            )
-
     async def _report_losses(self) -> None:
         while True:
-            loss = await self._losses.get()
+            loss = await self._next.losses.get()
             log.warning("The next server %s is lost: %s", loss.peer, loss.words)
             await self._tell(loss)
 

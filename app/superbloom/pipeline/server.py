@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
+from collections.abc import Awaitable, Iterable
 
 from superbloom.domain.errors import PeerLost, ProtocolViolation, SessionRefused, SuperbloomError
 from superbloom.domain.span import Span
 from superbloom.inference.executor import Executor
+from superbloom.pipeline.history import HistoryRoom
 from superbloom.pipeline.messages import (
     PROTOCOL,
     PUSH_SERVICE,
@@ -23,7 +25,8 @@ from superbloom.pipeline.messages import (
     encode_frame,
 )
 from superbloom.pipeline.served_model import ServedModel
-from superbloom.pipeline.served_session import ServedSession
+from superbloom.pipeline.served_session import ServedSession, most_frame_bytes
+from superbloom.pipeline.step_room import PeerRoom
 from superbloom.swarm.live_stream import LiveStream
 from superbloom.swarm.membership import Membership
 from superbloom.swarm.transport import Stream, Transport
@@ -33,8 +36,14 @@ log = logging.getLogger(__name__)
 FIRST_FRAME_SECONDS = 10.0
 """How long a stream may stay open without saying what it is for."""
 
+FIRST_FRAME_BYTES = 16 * 1024
+"""What a stranger may say before it has shown that it belongs here."""
+
 DRAIN_LOOK_SECONDS = 0.2
 """How often a draining server looks for sessions that have come to rest."""
+
+FAREWELL_SECONDS = 2.0
+"""How long clients that read slowly are told that the server leaves."""
 
 SESSIONS_PER_PEER = 64
 """Sessions one client may have open at once."""
@@ -58,6 +67,9 @@ class BlockServer:
         self._span = span
         self._sessions: dict[bytes, ServedSession] = {}
         self._per_peer: Counter[str] = Counter()
+        self._rooms: dict[str, PeerRoom] = {}
+        self._histories = HistoryRoom()
+        self._farewells: set[asyncio.Task[None]] = set()
         self._draining = False
         self._empty = asyncio.Event()
         self._empty.set()
@@ -82,12 +94,12 @@ class BlockServer:
         """Refuse new sessions and wait up to `timeout` seconds for those at work."""
         self._draining = True
         tellings = [session.announce_drain() for session in self._sessions.values()]
-        await asyncio.gather(*tellings, return_exceptions=True)
+        await _say_to_all(tellings)
         try:
             async with asyncio.timeout(timeout):
                 while self._sessions:
                     for session in self._resting():
-                        await self._end_parked(session)
+                        self._end_parked(session)
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(DRAIN_LOOK_SECONDS):
                             await self._empty.wait()
@@ -99,7 +111,8 @@ class BlockServer:
         self._draining = True
         error = SessionRefused("The server is leaving.", "The answer moves to another server.")
         refusals = [session.refuse(error) for session in self._sessions.values()]
-        await asyncio.gather(*refusals, return_exceptions=True)
+        await _say_to_all(refusals)
+        await asyncio.gather(*self._farewells)
         try:
             async with asyncio.timeout(2.0):
                 await self._empty.wait()
@@ -125,7 +138,7 @@ class BlockServer:
         if not isinstance(opened, Open):
             raise ProtocolViolation("A client began without opening a session.")
         session_id = self._admit(opened, stream.peer)
-        await self._make_room(session_id, opened)
+        self._reserve(session_id, opened)
         session = ServedSession(
             opened,
             stream,
@@ -133,6 +146,8 @@ class BlockServer:
             membership=self._membership,
             executor=self._executor,
             served=self._served,
+            peer_room=self._rooms.setdefault(stream.peer, PeerRoom()),
+            history_room=self._histories,
         )
         self._sessions[session_id] = session
         self._per_peer[stream.peer] += 1
@@ -144,31 +159,39 @@ class BlockServer:
             del self._sessions[session_id]
             self._finished_tokens += session.tokens_served
             self._per_peer[stream.peer] -= 1
+            if not self._per_peer[stream.peer]:
+                del self._per_peer[stream.peer], self._rooms[stream.peer]
             if not self._sessions:
                 self._empty.set()
 
-    async def _make_room(self, session_id: bytes, opened: Open) -> None:
+    def _reserve(self, session_id: bytes, opened: Open) -> None:
         """Reserve the session's cache, ending parked sessions, the longest parked first.
 
-        Raises SessionRefused where even that is not enough.
+        Raises SessionRefused, and ends none, where that is not enough or room is not what lacks.
         """
-        while True:
-            try:
-                blocks = Span(opened.start, opened.end)
-                return self._executor.open(session_id, blocks, opened.max_tokens)
-            except SessionRefused:
-                resting = self._resting()
-                if not resting:
-                    raise
-                await self._end_parked(min(resting, key=lambda s: s.parked_at or 0.0))
+        blocks = Span(opened.start, opened.end)
+        missing = self._executor.missing_bytes(blocks, opened.max_tokens)
+        if missing > 0:
+            ending: list[ServedSession] = []
+            for session in sorted(self._resting(), key=lambda s: s.parked_at or 0.0):
+                if missing > 0:
+                    missing -= self._executor.reserved_bytes(session.id)
+                    ending.append(session)
+            if missing <= 0:
+                for session in ending:
+                    self._end_parked(session)
+        self._executor.open(session_id, blocks, opened.max_tokens)
 
     def _resting(self) -> list[ServedSession]:
         return [s for s in self._sessions.values() if s.parked_at is not None]
 
-    async def _end_parked(self, session: ServedSession) -> None:
+    def _end_parked(self, session: ServedSession) -> None:
+        """Free its place now; its client is told meanwhile."""
         session.parked_at = None
-        with contextlib.suppress(PeerLost):
-            await session.evict()
+        self._executor.close(session.id)
+        task = asyncio.create_task(session.evict(), name="end a parked session")
+        self._farewells.add(task)
+        task.add_done_callback(self._farewells.discard)
 
     async def _serve_previous(self, raw: Stream) -> None:
         stream = LiveStream(raw)
@@ -176,8 +199,10 @@ class BlockServer:
         try:
             push = await self._first_frame(stream)
             session = self._pushed_session(push, stream.peer)
-            while (data := await stream.receive()) is not None:
+            most = most_frame_bytes(self._served.hidden_size)
+            while (data := await stream.receive(most)) is not None:
                 step = decode_frame(data, hidden_size=self._served.hidden_size)
+                data = b""  # the step may have to wait: not twice in memory
                 if not isinstance(step, Step):
                     raise ProtocolViolation(f"A server pushed a {type(step).__name__} message.")
                 if session.previous != stream.peer:
@@ -195,7 +220,7 @@ class BlockServer:
     async def _first_frame(self, stream: LiveStream) -> Frame:
         try:
             async with asyncio.timeout(FIRST_FRAME_SECONDS):
-                data = await stream.receive()
+                data = await stream.receive(FIRST_FRAME_BYTES)
         except TimeoutError:
             raise PeerLost("It opened a stream and said nothing.", peer=stream.peer) from None
         if data is None:
@@ -260,6 +285,13 @@ def _session_id(text: str) -> bytes:
     if len(session_id) != 16:
         raise ProtocolViolation("A peer named a session that cannot be.")
     return session_id
+
+
+async def _say_to_all(tellings: Iterable[Awaitable[None]]) -> None:
+    """Tell clients what they may know, and do not wait long for those that read slowly."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(FAREWELL_SECONDS):
+            await asyncio.gather(*tellings, return_exceptions=True)
 
 
 async def _refuse(stream: LiveStream, error: SuperbloomError) -> None:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import itertools
-import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from torch import Tensor
 
 from superbloom.domain.errors import (
     BlocksMissing,
+    NetworkFailed,
     PeerLost,
     ProtocolViolation,
     SessionError,
@@ -27,22 +28,20 @@ from superbloom.pipeline.chain import Chain
 from superbloom.pipeline.chain_planner import ChainPlanner
 from superbloom.pipeline.hop_link import HopLink, News
 from superbloom.pipeline.mending import Mender, SegmentsLost
-from superbloom.pipeline.messages import Draining, NextLost, Refused, Result, Resume, Step
+from superbloom.pipeline.messages import CHUNK_TOKENS, NextLost, Refused, Result, Resume, Step
 from superbloom.pipeline.segment import Segment
 from superbloom.pipeline.served_model import ServedModel
-from superbloom.swarm.membership import Membership
-from superbloom.swarm.transport import Transport
-
-log = logging.getLogger(__name__)
-
-CHUNK_TOKENS = 256
-"""Tokens of a prefill step."""
+from superbloom.pipeline.stall import StallWatch
+from superbloom.pipeline.swarm_access import Present, SwarmAccess
 
 CREDIT_CHUNKS = 4
 """Prefill steps that may be under way at once."""
 
-STEP_SECONDS = 30.0
-"""Without any progress for this long, the servers are asked how far they are."""
+LOOK_SECONDS = 10.0
+"""Without a result for this long, the servers are asked how far they are, and so on."""
+
+NETWORK_SECONDS = 0.5
+"""How often a session without a network looks whether it is back."""
 
 Embed = Callable[[Sequence[int], int], Awaitable[Tensor]]
 """`(token_ids, position) -> [tokens, hidden_size]`."""
@@ -58,27 +57,22 @@ class ChainSession:
     def __init__(
         self,
         *,
-        transport: Transport,
-        membership: Membership,
-        planner: ChainPlanner,
+        access: SwarmAccess,
+        present: Present,
         served: ServedModel,
         max_tokens: int,
         embed: Embed,
         notify: Callable[[PhaseChange], None],
     ) -> None:
-        self._planner = planner
+        """Begin on `access`, and follow to what `present` gives while that is the same swarm."""
+        self._present = present
+        self._served = served
         self._max_tokens = max_tokens
         self._embed = embed
         self._notify = notify
         self._inbox: asyncio.Queue[News] = asyncio.Queue()
-        self._mender = Mender(
-            transport=transport,
-            membership=membership,
-            served=served,
-            max_tokens=max_tokens,
-            inbox=self._inbox,
-        )
-        self._chain = Chain(planner, served.blocks)
+        self._mender: Mender
+        self._settle(access)
         self._epoch = 0
         self._tokens: list[int] = []
         self._committed = 0
@@ -88,7 +82,8 @@ class ChainSession:
         """Append tokens; the hidden state after the last one, [1, hidden_size].
 
         Waits while blocks are missing and survives lost servers. Raises SessionRefused when, at
-        the start, the only servers there are refuse the session.
+        the start, the only servers there are refuse the session, and NetworkFailed when this
+        computer has left the swarm.
         """
         self._tokens.extend(token_ids)
         self._chain.leave_draining(self._max_tokens)
@@ -149,6 +144,7 @@ class ChainSession:
         """True if the chain is whole and nothing bad was heard from it."""
         news = [self._inbox.get_nowait() for _ in range(self._inbox.qsize())]
         healthy = all(isinstance(item.what, Result) for item in news)
+        healthy = healthy and not any(link.draining for link in self._chain.links)
         return healthy and bool(self._chain.segments) and self._chain.is_whole
 
     # --- steps ------------------------------------------------------------------------------
@@ -162,8 +158,10 @@ class ChainSession:
                 end = min(sent + CHUNK_TOKENS, target)
                 await self._send_step(sent, end, keep=1 if end == target else 0)
                 sent = end
-            result = await self._next_result()
+            result = await self._next_result(sent)
             self._committed = result.end
+            for link in self._chain.links:
+                link.filled = True
             if result.end == target:
                 return result.hidden
 
@@ -178,14 +176,16 @@ class ChainSession:
             self._chain.lose(link, loss.message)
             raise _ChainBroken from None
 
-    async def _next_result(self) -> Result:
+    async def _next_result(self, sent: int) -> Result:
+        """The next result, positions up to `sent` being under way. Raises _ChainBroken."""
+        watch = StallWatch()
         while True:
             try:
-                async with asyncio.timeout(STEP_SECONDS):
+                async with asyncio.timeout(LOOK_SECONDS):
                     news = await self._inbox.get()
             except TimeoutError:
-                await self._lose_stuck()
-                raise _ChainBroken from None
+                await self._lose_stalled(watch, sent)
+                continue
             result = self._weigh(news)
             if result is not None:
                 return result
@@ -213,8 +213,6 @@ class ChainSession:
                 self._chain.lose(link, what.message)
             case ProtocolViolation():
                 self._chain.lose(link, what.message, faulty=True)
-            case Draining():
-                return None
         raise _ChainBroken
 
     def _expected(self, link: HopLink, result: Result) -> bool:
@@ -228,16 +226,14 @@ class ChainSession:
 
     # --- losses -----------------------------------------------------------------------------
 
-    async def _lose_stuck(self) -> None:
-        """Ask every server how far it is, and lose the first that holds the others up."""
+    async def _lose_stalled(self, watch: StallWatch, sent: int) -> None:
+        """Ask every server how far it is; raises _ChainBroken if one holds the others up."""
         links = self._chain.links
-        answers = await asyncio.gather(*(link.progress() for link in links), return_exceptions=True)
-        words = f"It made no progress for {STEP_SECONDS:.0f} s."
-        for link, answer in zip(links, answers, strict=True):
-            if isinstance(answer, BaseException) or answer.sent <= self._committed:
-                self._chain.lose(link, words)
-                return
-        self._chain.lose(links[-1], words)
+        reports = await asyncio.gather(*(link.report() for link in links))
+        stalled = watch.stalled(links, reports, sent, time.monotonic())
+        if stalled is not None:
+            self._chain.lose(stalled, "It makes no progress.")
+            raise _ChainBroken
 
     # --- mending ----------------------------------------------------------------------------
 
@@ -247,6 +243,13 @@ class ChainSession:
         if connecting and not self._committed:
             self._say(ChatPhase.CONNECTING, "Looking for servers.")
         while not self._chain.is_whole:
+            if not await self._has_network():
+                words = "This computer's network is gone for the moment."
+                self._say(ChatPhase.WAITING, f"{words} The answer goes on when it is back.")
+                await asyncio.sleep(NETWORK_SECONDS)
+                continue
+            if self._committed:
+                self._chain.reopen_unfilled()
             try:
                 plan = self._chain.plan(self._max_tokens)
             except BlocksMissing as missing:
@@ -261,7 +264,10 @@ class ChainSession:
             try:
                 await self._rebuild(plan)
             except SegmentsLost as failure:
-                self._lose_segments(failure)
+                for segment, error in failure.lost:
+                    self._chain.lose_segment(segment, error)
+                    if isinstance(error, SessionError):
+                        self._refusal = error
         self._refusal = None
         phase = ChatPhase.WRITING if self._committed else ChatPhase.READING
         self._say(phase, f"Through {', '.join(self.server_names)}.")
@@ -272,7 +278,7 @@ class ChainSession:
         fresh = frozenset(segment.peer for segment in plan if segment.link is None)
         chain = await self._mender.open_planned(plan, self._epoch)
         try:
-            if self._committed:
+            if len(fresh) < len(chain):  # others are here from before
                 await self._mender.begin_epoch(chain, self._epoch, self._committed)
             complete = await self._mender.replay(
                 chain, fresh, self._epoch, self._committed, self._replay_own
@@ -293,15 +299,36 @@ class ChainSession:
             hidden = await self._embed(self._tokens[start:end], start)
             await link.step(Step(epoch=epoch, position=start, keep=0, replay=True, hidden=hidden))
 
-    def _lose_segments(self, failure: SegmentsLost) -> None:
-        for segment, error in failure.lost:
-            if isinstance(error, SessionError):
-                self._refusal = error
-            log.warning("Server %s: %s", self._planner.name_of(segment.peer), error.message)
-            if segment.link in self._chain.links and segment.link is not None:
-                self._chain.lose(segment.link, error.message)
-            else:
-                self._planner.avoid(segment.peer, gone=isinstance(error, PeerLost))
+    async def _has_network(self) -> bool:
+        """Follow to the network of this moment; False while there is none.
+
+        Raises NetworkFailed when it is another swarm's.
+        """
+        access = self._present()
+        if access is None or access.transport.failure is not None:
+            return False
+        if access is not self._access:
+            if access.membership != self._access.membership:
+                raise NetworkFailed(
+                    "This computer has left the swarm in which the answer was written.",
+                    "Ask again to have it written in the present one.",
+                )
+            await self._chain.close(0.0)  # its streams are gone already
+            self._settle(access)
+        return True
+
+    def _settle(self, access: SwarmAccess) -> None:
+        """Begin a chain in this place of the network."""
+        self._access = access
+        self._planner = ChainPlanner(access.directory, self._served)
+        self._chain = Chain(self._planner, self._served.blocks)
+        self._mender = Mender(
+            transport=access.transport,
+            membership=access.membership,
+            served=self._served,
+            max_tokens=self._max_tokens,
+            inbox=self._inbox,
+        )
 
     async def _wait_for_servers(self, missing: BlocksMissing) -> None:
         words = missing.message

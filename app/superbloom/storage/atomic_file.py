@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import time
 from pathlib import Path
 
-from superbloom.domain.errors import DiskFull, StorageFailed, SuperbloomError
+from superbloom.domain.disk_errors import storage_error
 
-_FULL = {errno.ENOSPC, errno.EDQUOT} if hasattr(errno, "EDQUOT") else {errno.ENOSPC}
+__all__ = ("set_aside", "storage_error", "write_file")
 
 
 def write_file(path: Path, content: bytes) -> None:
@@ -30,13 +29,6 @@ def write_file(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             fresh.unlink(missing_ok=True)
         raise storage_error(path, error) from error
-
-
-def storage_error(path: Path, error: OSError) -> SuperbloomError:
-    """An operating system's refusal to write or read `path`, in our words."""
-    if error.errno in _FULL:
-        return DiskFull(f"There is no space left to write {path}.")
-    return StorageFailed(f"{path} cannot be used: {error.strerror or error}.")
 
 
 def set_aside(path: Path) -> Path:

@@ -12,7 +12,7 @@ import httpx2
 
 from superbloom.domain.errors import DownloadFailed, SuperbloomError
 from superbloom.storage.atomic_file import storage_error
-from superbloom.storage.fetching import FetchWatch, git_hash_of, sha256_of
+from superbloom.storage.fetching import PARTIAL, FetchWatch, git_hash_of, sha256_of
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +23,9 @@ CONNECT_SECONDS = 15.0
 SILENT_SECONDS = 20.0
 """A server that sends nothing for this long counts as gone."""
 
-PARTIAL = ".part"
+MOST_WRONG = 2
+"""A file that has arrived with the wrong content this often is not fetched again."""
+
 _CHUNK = 256 * 1024
 _TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 
@@ -52,6 +54,10 @@ class _BrokenOff(Exception):
     """This attempt failed in a way that another may not."""
 
 
+class _WrongContent(_BrokenOff):
+    """What arrived is not the file, and has been deleted."""
+
+
 def download(
     remote: RemoteFile,
     target: Path,
@@ -69,7 +75,7 @@ def download(
     partial = target.with_name(target.name + PARTIAL)
     kept = partial.stat().st_size if partial.exists() else 0
     advance(kept)
-    failures = 0
+    failures = wrong = 0
     while True:
         watch.check()
         before = partial.stat().st_size if partial.exists() else 0
@@ -79,8 +85,9 @@ def download(
         except _BrokenOff as error:
             came = (partial.stat().st_size if partial.exists() else 0) > before
             failures = 1 if came else failures + 1
+            wrong += isinstance(error, _WrongContent)
             logger.warning("%s: %s (attempt %d)", target.name, error, failures)
-            if failures > len(patience.pauses):
+            if failures > len(patience.pauses) or wrong >= MOST_WRONG:
                 raise DownloadFailed(f"{target.name} could not be fetched: {error}.") from error
             watch.cancelled.wait(patience.pauses[failures - 1])
         except OSError as error:
@@ -94,7 +101,7 @@ def _receive(
     advance: Callable[[int], None],
     patience: Patience,
 ) -> None:
-    """One attempt to bring `partial` to its full size. Raises _BrokenOff, OSError."""
+    """One attempt to bring `partial` to its size and no further. Raises _BrokenOff, OSError."""
     begin = partial.stat().st_size if partial.exists() else 0
     if remote.size is not None and begin >= remote.size:
         if begin == remote.size:
@@ -122,8 +129,12 @@ def _receive(
                 advance(-begin)
                 begin = 0
             with partial.open("ab" if begin else "wb") as file:
+                here = begin
                 for piece in response.iter_raw(_CHUNK):
                     watch.check()
+                    here += len(piece)
+                    if remote.size is not None and here > remote.size:
+                        break
                     file.write(piece)
                     advance(len(piece))
                 file.flush()
@@ -132,7 +143,10 @@ def _receive(
         raise _BrokenOff("the server fell silent") from error
     except httpx2.HTTPError as error:
         raise _BrokenOff(f"the connection broke off ({type(error).__name__})") from error
-    if remote.size is not None and partial.stat().st_size < remote.size:
+    if remote.size is not None and here > remote.size:
+        _discard(partial, advance)
+        raise _WrongContent("more arrives than belongs to it")
+    if remote.size is not None and here < remote.size:
         raise _BrokenOff("the transfer ended too early")
 
 
@@ -164,11 +178,15 @@ def _accept(
     if not remote.sha256 and remote.git_hash:
         wrong = git_hash_of(partial) != remote.git_hash
     if wrong or (remote.size is not None and partial.stat().st_size != remote.size):
-        advance(-partial.stat().st_size)
-        partial.unlink()
-        raise _BrokenOff("its content does not match its checksum")
+        _discard(partial, advance)
+        raise _WrongContent("its content does not match its checksum")
     partial.replace(target)
     return found
+
+
+def _discard(partial: Path, advance: Callable[[int], None]) -> None:
+    advance(-partial.stat().st_size)
+    partial.unlink()
 
 
 def unreachable(what: str, error: Exception) -> SuperbloomError:

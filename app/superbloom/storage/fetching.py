@@ -16,6 +16,9 @@ from superbloom.storage.atomic_file import storage_error
 SPARE_BYTES = 64 * 2**20
 """What a download leaves free on the disk."""
 
+PARTIAL = ".part"
+"""Ends the name of a file that has not arrived as a whole."""
+
 _CHUNK = 2**20
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,199}")
 

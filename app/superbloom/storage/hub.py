@@ -23,12 +23,12 @@ from superbloom.domain.errors import DownloadFailed, ModelUnsupported
 from superbloom.domain.model_card import HubSource
 from superbloom.storage.download import Patience, RemoteFile, download, unreachable
 from superbloom.storage.fetching import FetchWatch, in_words, make_folder, plain_name, require_room
+from superbloom.storage.manifest import StoredFile, source_name
 from superbloom.storage.model_files import (
     CONFIG_FILE,
     INDEX_FILE,
     SINGLE_FILE,
     ModelFolder,
-    StoredFile,
     is_small_file,
     read_weight_map,
 )
@@ -90,11 +90,6 @@ def fetch_from_hub(
     folder.finish(complete=all(shard in held for shard in all_shards))
 
 
-def source_name(source: HubSource) -> str:
-    """A hub source as a manifest names it."""
-    return f"hub:{source.repository}"
-
-
 def _list(source: HubSource, revision: str) -> _Listing:
     """Every file of the repository at `revision`, with sizes and hashes."""
     endpoint = os.environ.get("HF_ENDPOINT") or constants.ENDPOINT
@@ -112,6 +107,9 @@ def _list(source: HubSource, revision: str) -> _Listing:
             f"The hub has no model {source.repository} at {revision}.", "Choose another model."
         ) from error
     except (OfflineModeIsEnabled, HfHubHTTPError, httpx2.HTTPError, OSError) as error:
+        raise unreachable("The hub", error) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        # Something else answers in the hub's place, as the sign-in page of a hotel's network does.
         raise unreachable("The hub", error) from error
     headers = build_hf_headers()
     commit = info.sha or revision

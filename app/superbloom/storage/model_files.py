@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import re
-import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 
 from superbloom.domain.errors import InputRejected, ModelDamaged, ModelNotHere
-from superbloom.domain.record import NotARecord, from_plain, to_plain
-from superbloom.storage.atomic_file import storage_error, write_file
-from superbloom.storage.fetching import FetchWatch, make_folder, plain_name, sha256_of
+from superbloom.storage.atomic_file import storage_error
+from superbloom.storage.fetching import PARTIAL, FetchWatch, make_folder, plain_name, sha256_of
+from superbloom.storage.manifest import (
+    MANIFEST,
+    Manifest,
+    StoredFile,
+    damaged_files,
+    read_manifest,
+    whole_files,
+    write_manifest,
+)
 
 logger = logging.getLogger(__name__)
 
-MANIFEST = "superbloom.json"
 CONFIG_FILE = "config.json"
 INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
 
-_PARTIAL = ".part"
+_WEIGHTS = ".safetensors"
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _SMALL = frozenset(
     {
@@ -44,6 +50,10 @@ _SMALL = frozenset(
 )
 
 
+# What file managers leave in every folder they show; nobody misses it.
+_LITTER = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
+
+
 class FolderState(StrEnum):
     """How much of a model a folder holds, as its manifest and the files' sizes tell."""
 
@@ -51,30 +61,6 @@ class FolderState(StrEnum):
     PARTIAL = "partial"
     READY = "ready"
     DAMAGED = "damaged"
-
-
-@dataclass(frozen=True, slots=True)
-class StoredFile:
-    """A whole file: its size and its hash."""
-
-    bytes: int
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Manifest:
-    """What a model folder holds. Only files listed here count as whole.
-
-    `revision` is the hub's commit; `complete` is True if every block is here; `damaged` are the
-    files that a check has found wrong.
-    """
-
-    model: str
-    source: str
-    revision: str = ""
-    complete: bool = False
-    files: Mapping[str, StoredFile]
-    damaged: tuple[str, ...] = ()
 
 
 def is_small_file(name: str) -> bool:
@@ -106,19 +92,7 @@ class ModelFolder:
 
     def manifest(self) -> Manifest | None:
         """What is here, or None if nothing is. Raises ModelDamaged if it cannot be read."""
-        try:
-            text = (self.path / MANIFEST).read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return None
-        except (OSError, UnicodeDecodeError) as error:
-            raise ModelDamaged(f"{self.path / MANIFEST} cannot be read: {error}.") from error
-        try:
-            manifest = from_plain(Manifest, json.loads(text))
-            for name in manifest.files:
-                plain_name(name)
-        except (NotARecord, ValueError) as error:
-            raise ModelDamaged(f"{self.path / MANIFEST} is damaged: {error}.") from error
-        return manifest
+        return read_manifest(self.path)
 
     def require_manifest(self) -> Manifest:
         """What is here. Raises ModelNotHere, ModelDamaged."""
@@ -134,27 +108,34 @@ class ModelFolder:
         except ModelDamaged:
             return FolderState.DAMAGED
         if manifest is None:
-            partial = self.path.is_dir() and any(self.path.glob(f"*{_PARTIAL}"))
+            partial = self.path.is_dir() and any(self.path.glob(f"*{PARTIAL}"))
             return FolderState.PARTIAL if partial else FolderState.ABSENT
-        if self._wrong_size(manifest) or manifest.damaged:
+        if damaged_files(self.path):
             return FolderState.DAMAGED
         return FolderState.READY if manifest.complete else FolderState.PARTIAL
 
-    def _wrong_size(self, manifest: Manifest) -> tuple[str, ...]:
-        return tuple(
-            name for name, file in manifest.files.items() if _size(self.path / name) != file.bytes
-        )
-
     def holds(self, names: set[str]) -> bool:
         """True if all these files are here, whole as far as sizes tell."""
-        manifest = self.manifest()
-        if manifest is None:
-            return False
-        wrong = {*self._wrong_size(manifest), *manifest.damaged}
-        return names <= manifest.files.keys() - wrong
+        return self.manifest() is not None and names <= whole_files(self.path)
+
+    def require_ours(self) -> None:
+        """Raises InputRejected if there are files here that this program has not brought."""
+        if (self.path / MANIFEST).exists():
+            return
+        foreign = [item.name for item in _entries(self.path) if not _is_left_over(item.name)]
+        if foreign or self.path.is_file():
+            raise InputRejected(
+                f"{self.path} holds something else already: {(*foreign, self.path.name)[0]}.",
+                "Move it away or choose another folder. If it is a model, take it in with "
+                "`superbloom model import`.",
+            )
 
     def begin(self, source: str, revision: str) -> None:
-        """Start a manifest, or go on with one of the same source and revision."""
+        """Start a manifest, or go on with one of the same source and revision.
+
+        Files of another source are deleted: where they are still good for something, the caller
+        fetches into a folder of its own.
+        """
         manifest = self.manifest()
         if manifest and (manifest.source, manifest.revision) == (source, revision):
             self._write(replace(manifest, damaged=()))
@@ -162,8 +143,9 @@ class ModelFolder:
         if manifest:
             for name in manifest.files:
                 (self.path / name).unlink(missing_ok=True)
-        for left in self.path.glob(f"*{_PARTIAL}"):
-            left.unlink(missing_ok=True)
+        for left in _entries(self.path):
+            if _is_left_over(left.name):
+                left.unlink(missing_ok=True)
         self._write(Manifest(model=self.model, source=source, revision=revision, files={}))
 
     def record(self, name: str, file: StoredFile) -> None:
@@ -185,7 +167,7 @@ class ModelFolder:
             return
         if manifest is None:
             return
-        wrong = {*self._wrong_size(manifest), *manifest.damaged}
+        wrong = damaged_files(self.path)
         if not wrong:
             return
         for name in wrong:
@@ -242,39 +224,58 @@ class ModelFolder:
         self._write(Manifest(model=self.model, source=source, complete=True, files=files))
 
     def replace_with(self, finished: Path) -> None:
-        """Put a finished folder in this one's place. Raises DiskFull, StorageFailed."""
+        """Put a finished folder in this one's place; files that are not ours stay.
+
+        Raises DiskFull, StorageFailed.
+        """
         self.remove()
         make_folder(self.path.parent)
         try:
-            finished.replace(self.path)
+            if self.path.exists():
+                # The manifest first: until the last file is here, the model counts as damaged.
+                for item in (finished / MANIFEST, *_entries(finished)):
+                    if item.exists():
+                        item.replace(self.path / item.name)
+                finished.rmdir()
+            else:
+                finished.replace(self.path)
             _sync(self.path.parent)
         except OSError as error:
             raise storage_error(self.path, error) from error
 
     def disk_bytes(self) -> int:
         """What the folder takes on the disk, partial files included."""
-        if not self.path.is_dir():
-            return 0
-        return sum(_size(item) or 0 for item in self.path.iterdir())
+        return sum(_bytes(item) for item in _entries(self.path))
 
     def partial_bytes(self, name: str) -> int:
         """How much of a file has arrived so far."""
-        return _size(self.path / (name + _PARTIAL)) or 0
+        return _bytes(self.path / (name + PARTIAL))
 
     def remove(self) -> None:
-        """Delete the folder; no error if it is not there. Raises StorageFailed."""
-        if not self.path.exists():
-            return
-        # The manifest goes first: what is left if we die in between counts as nothing.
-        (self.path / MANIFEST).unlink(missing_ok=True)
+        """Delete the model's files, and the folder if that leaves it empty. Raises StorageFailed.
+
+        What else lies in it is the user's and stays. No error if nothing is there.
+        """
         try:
-            shutil.rmtree(self.path)
+            # The manifest goes last: if we die in between, the rest still counts as the model's.
+            for item in (*self._ours(), self.path / MANIFEST):
+                item.unlink(missing_ok=True)
+            if self.path.is_dir() and not _entries(self.path):
+                self.path.rmdir()
         except OSError as error:
             raise storage_error(self.path, error) from error
 
+    def _ours(self) -> list[Path]:
+        """The model's files without the manifest; by their names if that cannot be read."""
+        try:
+            manifest = self.manifest()
+            named = frozenset(manifest.files if manifest else ())
+        except ModelDamaged:
+            named = frozenset(i.name for i in _entries(self.path) if _may_be_a_models(i.name))
+        return [i for i in _entries(self.path) if i.name in named or _is_left_over(i.name)]
+
     def _write(self, manifest: Manifest) -> None:
-        content = json.dumps(to_plain(manifest), indent=1, ensure_ascii=False) + "\n"
-        write_file(self.path / MANIFEST, content.encode())
+        write_manifest(self.path, manifest)
 
 
 def read_weight_map(folder: Path) -> dict[str, str]:
@@ -287,12 +288,26 @@ def read_weight_map(folder: Path) -> dict[str, str]:
         raise ModelDamaged(f"{INDEX_FILE} is not a map of tensors to files.") from error
 
 
-def _size(path: Path) -> int | None:
-    """A file's size in bytes, None if there is none."""
-    try:
+def _may_be_a_models(name: str) -> bool:
+    return is_small_file(name) or name.endswith(_WEIGHTS)
+
+
+def _is_left_over(name: str) -> bool:
+    """True for what an unfinished download or write of ours leaves, and for litter."""
+    if name.endswith(PARTIAL):
+        return _may_be_a_models(name.removesuffix(PARTIAL))
+    return name in _LITTER or (name.startswith(f".{MANIFEST}.") and name.endswith(".new"))
+
+
+def _entries(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _bytes(path: Path) -> int:
+    """A file's size, 0 if there is none."""
+    with contextlib.suppress(OSError):
         return path.stat().st_size
-    except OSError:
-        return None
+    return 0
 
 
 def _sync(path: Path) -> None:

@@ -43,8 +43,18 @@ class DataFolder:
 
     @classmethod
     def at(cls, chosen: str | Path | None) -> DataFolder:
-        """The folder given with --data-dir, else the default one; absolute."""
-        return cls(Path(chosen).expanduser().absolute() if chosen else default_data_dir())
+        """The folder given with --data-dir, for None the default one; absolute.
+
+        Raises InputRejected for an empty name, which is none, and for the home of nobody.
+        """
+        if chosen is None:
+            return cls(default_data_dir())
+        if not str(chosen).strip():
+            raise InputRejected("The name of the data folder is empty.")
+        try:
+            return cls(Path(chosen).expanduser().absolute())
+        except RuntimeError as error:
+            raise InputRejected(f"There is no folder {str(chosen)!r}.") from error
 
     @property
     def is_default(self) -> bool:

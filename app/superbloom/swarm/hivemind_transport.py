@@ -19,13 +19,19 @@ from superbloom.domain.errors import (
     NoPeersReachable,
     PeerLost,
     SuperbloomError,
-    error_from_code,
 )
 from superbloom.swarm.hivemind_daemon import Daemon
 from superbloom.swarm.hivemind_identity import Identity, load_identity, verify
+from superbloom.swarm.hivemind_reply import open_response, pack_error, pack_reply
 from superbloom.swarm.hivemind_table import SharedTable
 from superbloom.swarm.socket_stream import SocketStream
-from superbloom.swarm.transport import MAX_CALL_BYTES, CallHandler, Stream, StreamHandler
+from superbloom.swarm.transport import (
+    MAX_CALL_BYTES,
+    CallHandler,
+    RecordCheck,
+    Stream,
+    StreamHandler,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -38,10 +44,9 @@ STRAGGLER_SECONDS = 1.0
 
 MEET_SECONDS = 10.0
 GREETING_SECONDS = 5.0
+MOST_SERVICE_BYTES = 100
 LEAVE_SECONDS = 2.0
 MOST_ADDRESS_BOOK = 5000
-
-_OK, _ERROR = b"ok", b"error"
 
 
 class HivemindTransport:
@@ -115,6 +120,9 @@ class HivemindTransport:
     def handle_stream(self, service: str, handler: StreamHandler) -> None:
         self._stream_handlers[service] = handler
 
+    def check_records(self, check: RecordCheck) -> None:
+        self._table.check_records(check)
+
     async def call(self, peer: str, service: str, payload: bytes, *, timeout: float) -> bytes:
         if len(payload) > MAX_CALL_BYTES:
             raise ValueError(f"a request of {len(payload)} bytes is too long")
@@ -126,7 +134,7 @@ class HivemindTransport:
         except TimeoutError:
             self._check_alive()
             raise PeerLost("The other computer did not answer in time.", peer=peer) from None
-        return _open_response(response, peer)
+        return open_response(response, peer)
 
     async def open_stream(self, peer: str, service: str, *, timeout: float) -> Stream:
         self._check_alive()
@@ -216,6 +224,8 @@ class HivemindTransport:
             except (P2PDaemonError, P2PHandlerError) as error:
                 if last or peer not in self._address_book:
                     raise PeerLost("The other computer cannot be reached.", peer=peer) from error
+            except Exception as error:  # whatever the library thinks of a peer's bytes
+                raise PeerLost("The other computer sent no proper reply.", peer=peer) from error
             await self._daemon.connect(peer, self._address_book[peer])
         raise AssertionError("unreachable")
 
@@ -232,11 +242,11 @@ class HivemindTransport:
             if len(reply) > MAX_CALL_BYTES:
                 raise ValueError(f"a reply of {len(reply)} bytes is too long")
         except SuperbloomError as error:
-            return _pack_error(error)
+            return pack_error(error)
         except Exception:  # a request loop: the caller must hear something
             logger.exception("answering a call of %s failed", request.uid[:100])
-            return _pack_error(SuperbloomError("The other computer could not answer."))
-        return ExpertResponse(metadata=_OK + reply)
+            return pack_error(SuperbloomError("The other computer could not answer."))
+        return pack_reply(reply)
 
     # --- streams ----------------------------------------------------------------------------
 
@@ -261,7 +271,7 @@ class HivemindTransport:
         service = b""
         try:
             async with asyncio.timeout(GREETING_SECONDS):
-                service = (await stream.receive() or b"")[:100]
+                service = await stream.receive(MOST_SERVICE_BYTES) or b""
             if handler := self._stream_handlers.get(service.decode(errors="replace")):
                 await handler(stream)
         except asyncio.CancelledError:
@@ -318,24 +328,3 @@ def _peer_id(peer: str) -> PeerID:
     if not _is_peer_id(peer):
         raise PeerLost(f"{peer[:100]!r} is no computer's id.", peer=peer)
     return PeerID.from_base58(peer)
-
-
-def _pack_error(error: SuperbloomError) -> ExpertResponse:
-    words = (error.code, error.message[:1000], error.next_step[:1000])
-    return ExpertResponse(metadata=_ERROR + "\0".join(words).encode(errors="replace"))
-
-
-def _open_response(response: ExpertResponse, peer: str) -> bytes:
-    """The reply, or the error that it carries."""
-    content: bytes = response.metadata
-    if len(content) > MAX_CALL_BYTES + len(_OK):
-        raise PeerLost("The other computer sent a reply that is too long.", peer=peer)
-    if content.startswith(_OK):
-        return content[len(_OK) :]
-    parts = content.removeprefix(_ERROR).decode(errors="replace").split("\0")
-    if not content.startswith(_ERROR) or len(parts) != 3:
-        raise PeerLost("The other computer sent no proper reply.", peer=peer)
-    error = error_from_code(*parts)
-    if isinstance(error, PeerLost):
-        error.peer = peer
-    raise error

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 
 from superbloom.domain.errors import PeerLost
-from superbloom.swarm.transport import Stream
+from superbloom.swarm.transport import MAX_FRAME_BYTES, Stream
 
 PING = b""
 
@@ -53,15 +53,16 @@ class LiveStream:
             self._sending -= 1
             self._sent_frames += 1
 
-    async def receive(self) -> bytes | None:
-        """The next frame, or None after a close in good order.
+    async def receive(self, most: int = MAX_FRAME_BYTES) -> bytes | None:
+        """The next frame, of at most `most` bytes, or None after a close in good order.
 
-        Raises PeerLost on a reset, and when nothing has come for `silent_after` seconds.
+        Raises PeerLost on a longer one, on a reset, and when nothing has come for `silent_after`
+        seconds.
         """
         self._receiving += 1
         try:
             while True:
-                frame = await self._stream.receive()
+                frame = await self._stream.receive(most)
                 if frame:
                     return frame
                 if frame is None:

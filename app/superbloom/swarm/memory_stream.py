@@ -59,8 +59,10 @@ class MemoryStream:
             raise PeerLost("The other computer closed the stream.", peer=self.peer)
         other.put_on_way(bytes(frame))
 
-    async def receive(self) -> bytes | None:
+    async def receive(self, most: int = MAX_FRAME_BYTES) -> bytes | None:
         await self.wait_until(lambda: bool(self._arrived or self._loss))
+        if self._arrived and len(self._arrived[0] or b"") > most:
+            self.lose("The other computer sent a frame that is too long.")
         if self._loss:
             raise PeerLost(self._loss, peer=self.peer)
         frame = self._arrived[0]

@@ -57,7 +57,7 @@ class SocketStream:
                 self._abort()  # half a frame is out: nothing can follow it
                 raise
 
-    async def receive(self) -> bytes | None:
+    async def receive(self, most: int = MAX_FRAME_BYTES) -> bytes | None:
         """See Stream. Cancelling it loses nothing."""
         while not self._ended:
             try:
@@ -67,7 +67,7 @@ class SocketStream:
                     if header == _END:
                         break
                     self._header = int.from_bytes(header, "big")
-                    self._check_header(self._header & ~_MORE)
+                    self._check_header(self._header & ~_MORE, bool(self._header & _MORE), most)
                 part = await self._reader.readexactly(self._header & ~_MORE)
             except (asyncio.IncompleteReadError, OSError):
                 words = "The stream is closed." if self._closed else BROKEN
@@ -132,10 +132,14 @@ class SocketStream:
         if self._closed or self._ended or self._writer.is_closing() or self._reader.at_eof():
             raise PeerLost("The stream is closed.", peer=self.peer)
 
-    def _check_header(self, part_bytes: int) -> None:
-        if part_bytes > PART_BYTES or self._parts_bytes + part_bytes > MAX_FRAME_BYTES:
+    def _check_header(self, part_bytes: int, more: bool, most: int) -> None:
+        """Refuse what is too long, and endless small parts, before anything is buffered."""
+        if part_bytes > PART_BYTES or self._parts_bytes + part_bytes > most:
             self._abort()
             raise PeerLost("The other computer sent a frame that is too long.", peer=self.peer)
+        if more and part_bytes < PART_BYTES:
+            self._abort()
+            raise PeerLost("The other computer sent a frame in small parts.", peer=self.peer)
 
     def _abort(self) -> None:
         self._closed = True

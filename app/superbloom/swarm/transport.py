@@ -34,10 +34,11 @@ class Stream(Protocol):
         Raises PeerLost if the stream is gone or its buffer stays full for 10 s.
         """
 
-    async def receive(self) -> bytes | None:
+    async def receive(self, most: int = MAX_FRAME_BYTES) -> bytes | None:
         """The next frame, or None after the other side closed in good order.
 
-        Raises PeerLost on a reset and after `close()`, which also ends a wait that goes on.
+        One of more than `most` bytes ends the stream before it is buffered. Raises PeerLost then,
+        on a reset and after `close()`, which also ends a wait that goes on.
         A silent peer is not noticed here: see `swarm.live_stream`.
         """
 
@@ -47,6 +48,11 @@ class Stream(Protocol):
 
 CallHandler = Callable[[str, bytes], Awaitable[bytes]]
 """`(peer, request) -> reply`; a SuperbloomError raised in it is raised at the caller."""
+
+RecordCheck = Callable[[str, bytes, float], bool]
+"""`(subkey, value, expires_at) -> bool`: whether a record may lie in the table; never raises.
+
+`expires_at` is Unix time in seconds."""
 
 StreamHandler = Callable[[Stream], Awaitable[None]]
 """Runs for the life of one incoming stream; the stream is closed when it returns or raises."""
@@ -81,6 +87,9 @@ class Transport(Protocol):
 
     def handle_stream(self, service: str, handler: StreamHandler) -> None:
         """Accept streams of `service`; set before peers open any."""
+
+    def check_records(self, check: RecordCheck) -> None:
+        """Keep and find only records that `check` accepts; set before peers store any."""
 
     async def call(self, peer: str, service: str, payload: bytes, *, timeout: float) -> bytes:
         """One request and its reply (each at most MAX_CALL_BYTES). `timeout` in seconds.

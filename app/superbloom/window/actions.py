@@ -40,6 +40,9 @@ from superbloom.window.errors import MessageBoard, UserMessage
 from superbloom.window.link import REPLY_SECONDS, Fail, Link, Receive
 from superbloom.window.store import Store
 
+DRAIN_SECONDS = 3600.0
+"""Open answers may take as long as they like; the node itself gives up before this."""
+
 SLOW_SECONDS = 90.0
 """For what waits for other computers."""
 
@@ -112,7 +115,10 @@ class Actions(QObject):
 
     def send(self, text: str) -> None:
         """Ask in the shown conversation, or in a new one if none is shown."""
-        if self._sending or not text.strip():
+        if not text.strip():
+            return
+        if self._sending:
+            self.refused.emit(text)  # the node has not said yet that the last one is answered
             return
         self._sending = True
 
@@ -140,18 +146,28 @@ class Actions(QObject):
             self._link.ask(NewConversation(), made, failed)
 
     def stop_answer(self, conversation: str) -> None:
+        """Stop the answer; should it go on all the same, it can be stopped again."""
         self._store.mark_stopping(conversation)
-        self._ask(StopAnswer(conversation=conversation), _nothing)
+
+        def over(reply: Any) -> None:
+            self._store.mark_stopping(conversation, stopping=False)
+
+        def failed(error: SuperbloomError) -> None:
+            over(None)
+            self._board.report(error)
+
+        self._ask(StopAnswer(conversation=conversation), over, failed)
 
     # --- share ------------------------------------------------------------------------------
 
     def start_share(self, request: ShareRequest | None = None) -> None:
-        """Share; without a request, the model in use and what is careful."""
-        request = request or ShareRequest(model=self._store.model)
+        """Share; without a request, as the owner asked for last."""
         self._ask(StartShare(request=request), self._store.take_share, self._share_failed)
 
     def stop_share(self, *, drain: bool = False) -> None:
-        self._ask(StopShare(drain=drain), self._store.take_share, self._share_failed)
+        """Share no more; `drain` lets open answers end first and waits as long for the reply."""
+        timeout = DRAIN_SECONDS if drain else REPLY_SECONDS
+        self._ask(StopShare(drain=drain), self._store.take_share, self._share_failed, timeout)
 
     # --- swarm ------------------------------------------------------------------------------
 
@@ -187,6 +203,10 @@ class Actions(QObject):
 
     def use_model(self, model: str) -> None:
         self._ask(UseModel(model=model), self._store.take_status, timeout=SLOW_SECONDS)
+
+    def report(self, error: SuperbloomError) -> None:
+        """A failure of which the view that asked can no longer tell."""
+        self._board.report(error)
 
     def _ask(
         self,

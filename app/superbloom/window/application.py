@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from PySide6.QtCore import QObject, QSettings, QTimer
-from PySide6.QtWidgets import QApplication, QMessageBox
+from PySide6.QtCore import QByteArray, QObject, QSettings, QTimer
+from PySide6.QtWidgets import QMessageBox
 
 from superbloom import __version__
 from superbloom.storage.paths import DataFolder
@@ -18,6 +18,7 @@ from superbloom.window.link import Link
 from superbloom.window.main_window import MainWindow
 from superbloom.window.node_keeper import NodeKeeper
 from superbloom.window.node_process import NodeProcess
+from superbloom.window.program import Program
 from superbloom.window.single_instance import SingleInstance
 from superbloom.window.store import Store
 from superbloom.window.theme import Theme
@@ -30,7 +31,7 @@ GEOMETRY = "window/geometry"
 class Application(QObject):
     """Owns everything; `begin` shows the window, `quit` ends what this window started."""
 
-    def __init__(self, qt: QApplication, folder: DataFolder) -> None:
+    def __init__(self, qt: Program, folder: DataFolder) -> None:
         super().__init__()
         self._qt = qt
         self._quitting = False
@@ -54,8 +55,9 @@ class Application(QObject):
         self.window.close_wanted.connect(self._closed)
         self.keeper.ended.connect(self._ended)
         geometry = self._settings.value(GEOMETRY)
-        if geometry is not None:
+        if isinstance(geometry, QByteArray):  # the file may have been edited or damaged
             self.window.restoreGeometry(geometry)
+        qt.quit_asked.connect(self._quit_asked)
 
     def begin(self) -> None:
         """Show the window first; everything else comes when it is drawn."""
@@ -71,8 +73,13 @@ class Application(QObject):
         self._settings.setValue(GEOMETRY, self.window.saveGeometry())
         self.window.hide()
         self.tray.close()
-        self.instance.close()
+        self.instance.ending = True
         self.keeper.end()
+
+    def _quit_asked(self) -> None:
+        """The system says so, and may say it twice."""
+        if not self._quitting:
+            self.quit()
 
     def _begin_rest(self) -> None:
         self.keeper.begin()
@@ -106,12 +113,13 @@ class Application(QObject):
     def _ended(self) -> None:
         self.window.close_for_good()
         self.crash_hook.close()
-        self._qt.quit()
+        self.instance.close()
+        self._qt.end()
 
 
 def run(folder: DataFolder) -> int:
     """Run the window until it is quit; gives the exit code."""
-    qt = QApplication(sys.argv[:1])
+    qt = Program(sys.argv[:1])
     qt.setApplicationName("superbloom")
     qt.setApplicationDisplayName("Superbloom")
     qt.setApplicationVersion(__version__)

@@ -39,8 +39,9 @@ class MainWindow(QMainWindow):
         self._keeper = keeper
         self.setWindowTitle("Superbloom")
         self.setWindowIcon(bloom_icon())
-        self.resize(SIZE)
-        self.setMinimumSize(LEAST)
+        room = self.screen().availableGeometry().size()
+        self.setMinimumSize(LEAST.boundedTo(room))
+        self.resize(SIZE.boundedTo(room))
         self.rail = Rail(PAGES, store, theme)
         self.chat = ChatPage(store, actions, theme)
         self.share = SharePage(store, actions, theme)
@@ -105,6 +106,8 @@ class MainWindow(QMainWindow):
             key.activated.connect(lambda number=number: self.show_page(number))
         new = QShortcut(QKeySequence(QKeySequence.StandardKey.New), self)
         new.activated.connect(self._begin_conversation)
+        escape = QShortcut(QKeySequence(Qt.Key.Key_Escape), self)
+        escape.activated.connect(self.chat.stop)
         leave = QShortcut(QKeySequence("Ctrl+Q"), self)
         leave.activated.connect(self.quit_wanted)
 

@@ -10,6 +10,7 @@ from superbloom.window.icons import bloom_pixmap
 from superbloom.window.store import Store
 from superbloom.window.theme import Space, Theme, scaled_font
 from superbloom.window.widgets.labels import label, set_tone
+from superbloom.window.widgets.tips import plain_tip
 
 WIDTH = 84
 BLOOM = 40
@@ -99,5 +100,5 @@ class Rail(QWidget):
         share = self._store.share
         if share is not None:
             self.share.setText(_SHORT_WORDS[share.state])
-            self.share.setToolTip(share.reason or SHARE_WORDS[share.state])
+            self.share.setToolTip(plain_tip(share.reason or SHARE_WORDS[share.state]))
             set_tone(self.share, _TONES.get(share.state, "muted"))

@@ -30,6 +30,9 @@ from superbloom.domain.conversation import Conversation, Message
 from superbloom.domain.generation import ChatPhase
 from superbloom.domain.sharing import ShareStatus
 
+WENT_AWAY = ("The node went away in the middle of this answer.", "Ask again when it is back.")
+"""A failure until the answer is seen to go on or to have ended well."""
+
 
 @dataclass(slots=True)
 class RunningAnswer:
@@ -84,6 +87,8 @@ class Store(QObject):
         """By conversation."""
         self.failures: dict[str, tuple[str, str]] = {}
         """What went wrong with an answer, by message: sentence and next step."""
+        self.notes: dict[str, tuple[str, ...]] = {}
+        """What happened to an answer and was overcome, by message: sentences."""
         self._early: dict[str, Message] = {}
         """Answers that ended before we heard that they had begun."""
 
@@ -137,7 +142,11 @@ class Store(QObject):
         name = transcript.conversation.id
         self.transcripts[name] = transcript.messages
         last = transcript.messages[-1] if transcript.messages else None
-        running = self.answers.get(name)
+        for message in transcript.messages:
+            if message.end is not None and self.failures.get(message.id) == WENT_AWAY:
+                del self.failures[message.id]
+        before = self.answers.get(name)
+        running = self._running(name, transcript.answering) if transcript.answering else before
         if running and last and running.message == last.id:
             if last.end is not None:
                 del self.answers[name]
@@ -145,6 +154,8 @@ class Store(QObject):
             elif len(last.text) > len(running.text):
                 running.text = last.text
         self.transcript_changed.emit(name)
+        if running is not before:
+            self.answer_changed.emit(name)
 
     def take_answering(self, begun: Answering) -> None:
         name = begun.answer.conversation
@@ -158,11 +169,11 @@ class Store(QObject):
         self.transcript_changed.emit(name)
         self.answer_changed.emit(name)
 
-    def mark_stopping(self, conversation: str) -> None:
+    def mark_stopping(self, conversation: str, *, stopping: bool = True) -> None:
         """The user has asked to stop; the node has not said yet that it did."""
         running = self.answers.get(conversation)
-        if running is not None:
-            running.stopping = True
+        if running is not None and running.stopping is not stopping:
+            running.stopping = stopping
             self.answer_changed.emit(conversation)
 
     def forget_answers(self) -> None:
@@ -173,10 +184,7 @@ class Store(QObject):
                 replace(message, text=running.text) if message.id == running.message else message
                 for message in self.transcripts.get(name, ())
             )
-            self.failures[running.message] = (
-                "The node went away in the middle of this answer.",
-                "Ask again when it is back.",
-            )
+            self.failures[running.message] = WENT_AWAY
             self.transcript_changed.emit(name)
             self.answer_changed.emit(name)
 
@@ -187,10 +195,7 @@ class Store(QObject):
             case ChatDelta():
                 self._take_delta(event)
             case ChatNotice():
-                running = self._running(event.conversation, event.message)
-                running.phase, running.words = event.phase, event.words
-                running.chain = event.chain or running.chain
-                self.answer_changed.emit(event.conversation)
+                self._take_notice(event)
             case ChatFinished():
                 self._take_finished(event)
             case ConversationChanged():
@@ -207,6 +212,17 @@ class Store(QObject):
             case Notice():
                 self.noticed.emit(event)
 
+    def _take_notice(self, notice: ChatNotice) -> None:
+        running = self._running(notice.conversation, notice.message)
+        recovered = running.phase is ChatPhase.RECOVERING and notice.phase is ChatPhase.WRITING
+        if recovered and running.words:
+            told = self.notes.get(running.message, ())
+            note = running.words.replace(" takes over ", " took over ")
+            self.notes[running.message] = (*(one for one in told if one != note), note)
+        running.phase, running.words = notice.phase, notice.words
+        running.chain = notice.chain or running.chain
+        self.answer_changed.emit(notice.conversation)
+
     def _take_delta(self, delta: ChatDelta) -> None:
         running = self._running(delta.conversation, delta.message)
         running.text += delta.text
@@ -219,6 +235,7 @@ class Store(QObject):
     def _take_finished(self, finished: ChatFinished) -> None:
         name, answer = finished.conversation, finished.answer
         self.answers.pop(name, None)
+        self.failures.pop(answer.id, None)
         if finished.error:
             self.failures[answer.id] = (finished.error, finished.next_step)
         known = self.transcripts.get(name, ())
@@ -250,7 +267,7 @@ class Store(QObject):
         else:
             self.progress[progress.model] = progress
         self.models_changed.emit()
-        if progress.error:
+        if progress.error and not progress.cancelled:
             said = Notice(
                 level=NoticeLevel.ERROR, message=progress.error, next_step=progress.next_step
             )
@@ -261,6 +278,7 @@ class Store(QObject):
         running = self.answers.get(conversation)
         if running is None or running.message != message:
             running = self.answers[conversation] = RunningAnswer(message)
+            self.failures.pop(message, None)  # whatever was thought of it: it goes on
             known = self.transcripts.get(conversation, ())
             shown = next((one for one in known if one.id == message), None)
             if shown is not None:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from superbloom.window.theme import Colors
+from superbloom.window.colors import Colors
 
 _SHEET = Template("""
 QWidget#rail, QWidget#conversations { background: $ground; }
@@ -26,7 +24,7 @@ QFrame[kind="card"] {
 QFrame[kind="question"] { background: $lupine_soft; border: none; border-radius: 14px; }
 QFrame[kind="code"] { background: $ground; border: 1px solid $border; border-radius: 10px; }
 QFrame[kind="info"], QFrame[kind="warning"], QFrame[kind="error"] {
-    border: none; border-radius: 10px; margin: 10px 16px 0 16px;
+    border: none; border-radius: 10px; margin: 10px 16px 8px 16px;
 }
 QFrame[kind="info"] { background: $lupine_soft; }
 QFrame[kind="warning"] { background: $warning_soft; }
@@ -34,7 +32,9 @@ QFrame[kind="error"] { background: $error_soft; }
 QFrame[kind="composer"] {
     background: $surface; border: 1px solid $border; border-radius: 16px;
 }
-QFrame[kind="composer"][active="true"] { border-color: $accent; }
+QFrame[kind="composer"][active="true"], QFrame[kind="code"][active="true"] {
+    border-color: $accent;
+}
 
 QTextEdit, QPlainTextEdit, QTextBrowser { background: transparent; border: none; }
 QTextEdit#code, QTextEdit#field, QPlainTextEdit#field {
@@ -54,7 +54,7 @@ QPushButton[kind="primary"]:hover { border-color: $text; }
 QPushButton[kind="primary"]:focus { border-color: $text; }
 QPushButton[kind="primary"]:disabled { background: $hover; color: $muted; border-color: $border; }
 QPushButton[kind="prompt"] {
-    text-align: left; padding: 12px 16px; border-radius: 12px; background: $surface;
+    padding: 0; border-radius: 12px; background: $surface;
 }
 QPushButton[kind="prompt"]:hover { border-color: $accent; background: $accent_soft; }
 
@@ -67,7 +67,7 @@ QToolButton[kind="nav"]:checked { background: $accent_soft; color: $accent; }
 QToolButton[kind="send"] { background: $accent; border-radius: 12px; padding: 8px; }
 QToolButton[kind="send"]:hover, QToolButton[kind="send"]:focus { border-color: $text; }
 QToolButton[kind="send"]:disabled { background: $hover; }
-QToolButton[kind="jump"] { background: $surface; border: 1px solid $border; border-radius: 18px;
+QToolButton[kind="jump"] { background: $surface; border: 1px solid $border; border-radius: 14px;
     padding: 7px 14px; }
 QToolButton[kind="jump"]:hover { background: $hover; }
 
@@ -78,13 +78,22 @@ QTableView::item { padding: 4px 10px; border-bottom: 1px solid $border; }
 QTableView::item:selected { background: $accent_soft; color: $text; }
 QHeaderView { background: $surface; border: none; }
 QHeaderView::section { background: $surface; color: $muted; border: none;
-    border-bottom: 1px solid $border; padding: 6px 10px; }
+    border-bottom: 1px solid $border; padding: 6px 13px; }
 
 QLineEdit {
     background: $page; border: 1px solid $border; border-radius: 8px; padding: 5px 8px;
     selection-background-color: $accent; selection-color: $on_accent;
 }
 QLineEdit:focus { border-color: $accent; }
+
+QComboBox { background: $page; border: 1px solid $border; border-radius: 8px; padding: 5px 8px; }
+QComboBox:focus, QComboBox:on { border-color: $accent; }
+QComboBox::drop-down { border: none; width: 24px; }
+QComboBox::down-arrow { image: url("$fold"); width: 12px; height: 12px; }
+QComboBox QAbstractItemView { background: $surface; border: 1px solid $border; padding: 4px;
+    selection-background-color: $accent_soft; selection-color: $text; outline: none; }
+
+QAbstractSpinBox { min-height: 26px; }
 
 QCheckBox::indicator { width: 15px; height: 15px; border: 1px solid $muted; border-radius: 4px;
     background: $page; }
@@ -112,6 +121,9 @@ QDialog { background: $page; }
 """)
 
 
-def stylesheet(colors: Colors, tick: Path) -> str:
-    """The whole program's style sheet; `tick` is the drawing in a checked box."""
-    return _SHEET.substitute(asdict(colors), tick=tick.as_posix())
+def stylesheet(colors: Colors, tick: Path, fold: Path) -> str:
+    """The whole program's style sheet.
+
+    `tick` is the drawing in a checked box, `fold` the one at what opens a list.
+    """
+    return _SHEET.substitute(asdict(colors), tick=tick.as_posix(), fold=fold.as_posix())

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import superbloom
+from superbloom.cli.interrupts import ENDS
 from superbloom.cli.main import main
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -48,7 +49,7 @@ def node(tmp_path: Path) -> Iterator[ScriptedNode]:
 @pytest.fixture
 def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
     """Runs a command in this process, on the scripted node's folder."""
-    before = signal.getsignal(signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in ENDS}
 
     def call(*words: str) -> Ran:
         try:
@@ -59,14 +60,16 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
         return Ran(code, said.out, said.err)
 
     yield call
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Starts a command as a process of its own."""
     started: list[subprocess.Popen[str]] = []
-    surroundings = {**os.environ, "PYTHONPATH": str(Path(superbloom.__file__).parent.parent)}
+    surroundings = {"PYTHONPATH": str(Path(superbloom.__file__).parent.parent)}
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in ENDS}  # as for a user
 
     def begin(*words: str, **options: Any) -> subprocess.Popen[str]:
         started.append(
@@ -76,7 +79,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
                 stdout=options.get("stdout", subprocess.PIPE),
                 stderr=options.get("stderr", subprocess.PIPE),
                 text=True,
-                env=surroundings,
+                env={**os.environ, **surroundings},
                 start_new_session=True,
             )
         )
@@ -86,3 +89,5 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     for process in started:
         process.kill()
         process.communicate()
+    for number, handler in before.items():
+        signal.signal(number, handler)

@@ -151,7 +151,9 @@ class ScriptedNode:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        self._server = ControlServer(TOKEN, self._answer)
+        self.news: tuple[Event, ...] = ()
+        """What every subscriber hears first."""
+        self._server = ControlServer(TOKEN, self._answer, news=lambda: self.news)
         self._tasks: set[asyncio.Task[None]] = set()
         self._stops: dict[str, asyncio.Event] = {}
         port = self._run(self._server.start())

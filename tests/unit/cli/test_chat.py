@@ -183,13 +183,29 @@ def test_a_second_ctrl_c_does_not_wait_for_the_node(node: ScriptedNode, start: S
     assert "Traceback" not in err
 
 
-def test_sigterm_ends_at_once(node: ScriptedNode, start: Start) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_the_system_ends_it_at_once(
+    node: ScriptedNode, start: Start, number: signal.Signals, code: int
+) -> None:
     node.waits = True
     chat = start("chat", "--once", "Hi")
     assert node.answering.wait(60)
-    chat.send_signal(signal.SIGTERM)
+    chat.send_signal(number)
     _, err = chat.communicate(timeout=60)
-    assert (chat.returncode, err) == (143, "")
+    assert (chat.returncode, err) == (code, "")
+    assert node.asked_for(StopAnswer).conversation == "c1"
+
+
+def test_a_line_in_another_encoding_is_asked_all_the_same(
+    node: ScriptedNode, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "utf-8:strict")
+    chat = start("chat")
+    assert chat.stdin is not None
+    chat.stdin.buffer.write(b"Gr\xfc\xdfe?\n")
+    out, err = chat.communicate(timeout=60)
+    assert (chat.returncode, out, err) == (0, "Hello world\n", "")
+    assert node.asked_for(SendMessage).text == "Gr\ufffd\ufffde?"
 
 
 def test_a_reader_that_went_away(node: ScriptedNode, start: Start) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import time
@@ -13,6 +14,10 @@ import pytest
 from scripted_node import INFO, SHARING, STATUS, ScriptedNode, server_info
 
 from superbloom import __version__
+from superbloom.__main__ import split_word
+from superbloom.cli import node_access
+from superbloom.cli.arguments import ELSEWHERE, _parser, _words, parse
+from superbloom.cli.main import main
 from superbloom.cli.status import coverage_bar, in_words
 from superbloom.control.messages import (
     CancelFetch,
@@ -24,6 +29,8 @@ from superbloom.control.messages import (
     LeaveSwarm,
     ModelState,
     NodeStatus,
+    Notice,
+    NoticeLevel,
     RemoveModel,
     StartShare,
     StopNode,
@@ -283,6 +290,27 @@ def test_stop_without_a_node_is_done(run) -> None:
     assert (ran.code, ran.out) == (0, "No node is running.\n")
 
 
+def test_stop_does_not_overlook_a_node_that_is_silent(
+    run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node_access, "SILENT_SECONDS", 0.2)
+    with FolderLock.acquire(tmp_path / "node.lock"):
+        ran = run("stop")
+    assert (ran.code, ran.out) == (1, "")
+    assert f"process {os.getpid()}" in ran.err
+
+
+def test_what_the_node_has_to_say_is_said_once_events_come(
+    node: ScriptedNode, run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warning = Notice(level=NoticeLevel.WARNING, message="It was damaged\x1b[2J.", next_step="Look.")
+    node.news = (warning, Notice(level=NoticeLevel.INFO, message="All is well."))
+    ran = run("chat", "--once", "Hi")
+    assert ran.code == 0
+    assert "superbloom: It was damaged[2J.\n  Look.\n" in ran.err
+    assert "All is well" not in ran.err
+
+
 def test_stop_waits_until_the_folder_is_free(
     node: ScriptedNode, start: Start, tmp_path: Path
 ) -> None:
@@ -315,6 +343,44 @@ def test_the_help_names_every_word(run) -> None:
 
 def test_a_mistyped_word_gets_a_hint(run) -> None:
     assert "did you mean 'status'?" in run("statsu").err
+
+
+@pytest.mark.parametrize("verb", ["remove", "cancel"])
+def test_what_was_done_to_a_model_as_json(node: ScriptedNode, run, verb: str) -> None:
+    done = {"remove": "removed", "cancel": "cancelled"}[verb]
+    assert run("model", verb, "tiny", "--json").json == {"model": "tiny", "done": done}
+
+
+COMMANDS = (
+    "chat", "status", "stop", "invite", "join CODE", "leave", "share on", "share off",
+    "share status", "model list", "model fetch M", "model import P", "model verify M",
+    "model remove M", "model use M", "model cancel M",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_the_folder_may_stand_anywhere(line: str, tmp_path: Path) -> None:
+    words = line.split()
+    folder = ["--data-dir", str(tmp_path)]
+    word, rest = split_word([*folder, *words])
+    assert parse([word, *rest]).data_dir == str(tmp_path)
+    for at in range(len(words) + 1):
+        assert parse([*words[:at], *folder, *words[at:]]).data_dir == str(tmp_path)
+
+
+def test_every_command_is_among_these() -> None:
+    assert {line.split()[0] for line in COMMANDS} | set(ELSEWHERE) == set(_words(_parser()))
+
+
+@pytest.mark.parametrize("folder", ["", " ", "~nobody-of-this-name/x"])
+@pytest.mark.parametrize("line", ["stop", "model list"])
+def test_a_folder_that_is_none_is_wrong_usage(
+    line: str, folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*line.split(), "--data-dir", folder])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("superbloom: Argument --data-dir: T")
 
 
 def test_the_folder_may_stand_in_front(node: ScriptedNode, start: Start, tmp_path: Path) -> None:

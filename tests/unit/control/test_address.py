@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import stat
 import sys
 from pathlib import Path
@@ -16,6 +18,7 @@ from superbloom.control.address import (
     read_address,
     write_address,
 )
+from superbloom.domain.errors import DiskFull, StorageFailed
 from superbloom.storage.paths import DataFolder
 
 ADDRESS = NodeAddress(port=5000, token="secret", pid=7, version="1")
@@ -63,3 +66,19 @@ def test_the_token_does_not_show() -> None:
 
 def test_the_data_folder_knows_the_file(tmp_path: Path) -> None:
     assert DataFolder(tmp_path).control_file == tmp_path / CONTROL_FILE
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(StorageFailed, match="cannot be used"):
+        write_address(tmp_path / "none" / CONTROL_FILE, ADDRESS)
+
+
+def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int, *_arguments: object, **_options: object) -> None:
+        os.close(descriptor)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fdopen", full)
+    with pytest.raises(DiskFull):
+        write_address(tmp_path / CONTROL_FILE, ADDRESS)
+    assert list(tmp_path.iterdir()) == []

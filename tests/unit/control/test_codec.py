@@ -9,12 +9,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from superbloom.control.codec import CONTROL, MAX_LINE_BYTES, Message, decode, encode
+from superbloom.control.codec import (
+    CONTROL,
+    MAX_LINE_BYTES,
+    MAX_REQUEST_BYTES,
+    Message,
+    decode,
+    encode,
+)
 from superbloom.control.messages import (
     ChatDelta,
     Done,
     GetStatus,
     GetTranscript,
+    Notice,
+    NoticeLevel,
     SendMessage,
     StartShare,
 )
@@ -190,7 +199,8 @@ def test_what_cannot_be_written_is_refused() -> None:
         Span(0, 1),
         "text",
         GetTranscript(conversation="\udc80"),
-        GetTranscript(conversation="x" * MAX_LINE_BYTES),
+        GetTranscript(conversation="x" * MAX_REQUEST_BYTES),
+        Notice(level=NoticeLevel.INFO, message="x" * MAX_LINE_BYTES),
         ChatDelta(conversation="c", message="m", text="", tokens=0, tokens_per_second=float("nan")),
     ):
         with pytest.raises(ControlRefused):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import superbloom
 from superbloom.control import launch
 from superbloom.control.address import CONTROL_FILE, NodeAddress, write_address
 from superbloom.control.launch import console_log, find_node, launch_node, wait_for_node
-from superbloom.domain.errors import NodeUnreachable, OtherVersion
+from superbloom.domain.errors import NodeRunning, NodeUnreachable, OtherVersion
 from superbloom.storage.paths import DataFolder
 
 NODE = """
@@ -131,15 +132,62 @@ def test_a_node_that_never_answers(tmp_path: Path, play: Play) -> None:
 
 def test_the_command_line_of_a_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[list[str]] = []
+    stdins: list[object] = []
 
     class Process:
-        def __init__(self, command: list[str], **_options: object) -> None:
+        def __init__(self, command: list[str], **options: object) -> None:
             calls.append(command)
+            stdins.append(options["stdin"])
 
     monkeypatch.setattr(launch.subprocess, "Popen", Process)
     launch_node(tmp_path, extra=("--no-share",))
-    assert calls == [
-        [sys.executable, "-m", "superbloom", "node", "--data-dir", str(tmp_path), "--quiet",
-         "--no-share"]
+    launch_node(tmp_path, extra=(launch.BORROWED,))
+    command = [
+        sys.executable, "-P", "-m", "superbloom", "node", "--data-dir", str(tmp_path), "--quiet"
     ]  # fmt: skip
+    assert calls == [[*command, "--no-share"], [*command, launch.BORROWED]]
+    assert stdins == [subprocess.DEVNULL, subprocess.PIPE]
     assert DataFolder(tmp_path).console_log == console_log(tmp_path)
+
+
+def test_a_log_that_cannot_be_opened_says_so(tmp_path: Path) -> None:
+    (tmp_path / "logs").write_text("in the way")
+    with pytest.raises(NodeUnreachable, match="could not be started") as caught:
+        launch_node(tmp_path)
+    assert caught.value.next_step
+
+
+def test_a_system_that_starts_nothing_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def popen(*_arguments: object, **_options: object) -> None:
+        raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(launch.subprocess, "Popen", popen)
+    with pytest.raises(NodeUnreachable, match="temporarily unavailable"):
+        launch_node(tmp_path)
+
+
+def test_a_full_disk_is_named_though_it_takes_no_last_words(
+    tmp_path: Path, play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_path: Path, *_arguments: object, **_options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    process = play("raise SystemExit(1)")
+    process.wait()
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(NodeUnreachable, match="no space left") as caught:
+        wait_for_node(tmp_path, process)
+    assert "Free some space" in caught.value.next_step
+
+
+def test_an_end_without_a_word(tmp_path: Path, play: Play) -> None:
+    with pytest.raises(NodeUnreachable, match="ended as it started"):
+        wait_for_node(tmp_path, play("raise SystemExit(1)"))
+    assert console_log(tmp_path).read_bytes() == b""
+
+
+def test_one_that_found_another_node_on_its_folder(tmp_path: Path, play: Play) -> None:
+    with pytest.raises(NodeRunning):
+        wait_for_node(tmp_path, play(f"raise SystemExit({launch.ALREADY_RUNS})"))

@@ -12,8 +12,9 @@ import pytest
 from superbloom.control import server as server_module
 from superbloom.control.address import NodeAddress
 from superbloom.control.client import ControlClient
-from superbloom.control.codec import MAX_LINE_BYTES, decode, encode
+from superbloom.control.codec import MAX_LINE_BYTES, MAX_REQUEST_BYTES, decode, encode
 from superbloom.control.messages import (
+    FINDER,
     PROTOCOL,
     ConversationList,
     DeleteConversation,
@@ -51,11 +52,13 @@ class Fixture:
     started: asyncio.Event = field(default_factory=asyncio.Event)
     callers: list[str] = field(default_factory=list)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+    finished: asyncio.Event = field(default_factory=asyncio.Event)
+    news: list[Event] = field(default_factory=list)
     server: ControlServer = field(init=False)
     port: int = 0
 
     def __post_init__(self) -> None:
-        self.server = ControlServer(TOKEN, self.handle)
+        self.server = ControlServer(TOKEN, self.handle, news=lambda: self.news)
 
     @property
     def address(self) -> NodeAddress:
@@ -71,6 +74,7 @@ class Fixture:
                 except asyncio.CancelledError:
                     self.cancelled.set()
                     raise
+                self.finished.set()
                 return Done()
             case ListConversations():
                 return ConversationList(conversations=())
@@ -220,7 +224,7 @@ async def test_a_malformed_message_is_answered_and_the_connection_lives(node: Fi
 
 
 @pytest.mark.parametrize(
-    "line", [b"nonsense\n", b"\xff\xff\n", b"x" * (MAX_LINE_BYTES + 2) + b"\n"], ids=len
+    "line", [b"nonsense\n", b"\xff\xff\n", b"x" * (MAX_REQUEST_BYTES + 2) + b"\n"], ids=len
 )
 async def test_what_is_no_line_ends_the_connection(node: Fixture, line: bytes) -> None:
     reader, writer = await raw(node)
@@ -267,7 +271,25 @@ async def test_a_broken_node_is_noticed_by_requests_and_events(
         await client.request(StopNode())
 
 
-async def test_a_request_of_a_view_that_left_is_cancelled(
+async def test_a_request_outlives_the_view_that_left(
+    node: Fixture, client: ControlClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "CLOSE_SECONDS", 0.05)
+    _reader, writer = await raw(node)
+    writer.write(encode(GetStatus(), 1))
+    await node.started.wait()
+    writer.close()
+    async with asyncio.timeout(10):
+        while len(node.server.views) > 1:
+            await asyncio.sleep(0.01)
+    assert not node.cancelled.is_set()
+    node.release.set()
+    async with asyncio.timeout(10):
+        await node.finished.wait()
+    assert await client.request(StopNode()) == Done()
+
+
+async def test_a_request_of_a_view_that_left_ends_with_the_node(
     node: Fixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server_module, "CLOSE_SECONDS", 0.05)
@@ -276,7 +298,61 @@ async def test_a_request_of_a_view_that_left_is_cancelled(
     await node.started.wait()
     writer.close()
     async with asyncio.timeout(10):
-        await node.cancelled.wait()
+        while node.server.views:
+            await asyncio.sleep(0.01)
+        await node.server.close()
+    assert node.cancelled.is_set()
+
+
+async def test_closing_waits_for_a_request_of_a_view_that_left(node: Fixture) -> None:
+    _reader, writer = await raw(node)
+    writer.write(encode(GetStatus(), 1))
+    await node.started.wait()
+    writer.transport.abort()
+    closing = asyncio.create_task(node.server.close())
+    await asyncio.sleep(0.05)
+    node.release.set()
+    async with asyncio.timeout(10):
+        await closing
+    assert node.finished.is_set()
+    assert not node.cancelled.is_set()
+
+
+async def test_who_comes_at_the_end_is_not_let_in(node: Fixture, client: ControlClient) -> None:
+    late, writer = await asyncio.open_connection("127.0.0.1", node.port)
+    await asyncio.sleep(0.05)
+    node.server.begin_close()
+    writer.write(encode(Hello(token=TOKEN), 0))
+    assert await late.read() == b""
+    writer.close()
+    with pytest.raises(NodeUnreachable):
+        await ControlClient.connect(node.address)
+    with pytest.raises(NodeUnreachable, match="ending"):
+        await client.request(ListConversations())
+
+
+async def test_views_are_those_connected_that_do_not_merely_look(
+    node: Fixture, client: ControlClient
+) -> None:
+    looks = await ControlClient.connect(node.address, client=FINDER)
+    other = await ControlClient.connect(node.address)
+    assert node.server.views == {client.name, other.name}
+    await looks.close()
+    await other.close()
+    async with asyncio.timeout(10):
+        while node.server.views != {client.name}:
+            await asyncio.sleep(0.01)
+
+
+async def test_news_come_first_to_every_subscriber(node: Fixture) -> None:
+    node.news.append(notice("It was damaged."))
+    for _ in range(2):
+        view = await ControlClient.connect(node.address)
+        await view.request(Subscribe())
+        node.server.broadcast(notice("later"))
+        assert await next_event(view) == notice("It was damaged.")
+        assert await next_event(view) == notice("later")
+        await view.close()
 
 
 async def test_no_reply_in_time(node: Fixture, client: ControlClient) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,13 +12,14 @@ from superbloom.domain.budget import (
     GIB,
     LEAST_CACHE_TOKENS,
     MIB,
+    SCORE_BYTES,
     blocks_that_fit,
     careful_part,
     in_words,
     parse_size,
     plan_memory,
 )
-from superbloom.domain.errors import BudgetTooSmall
+from superbloom.domain.errors import BudgetTooSmall, ModelUnsupported
 from superbloom.domain.model_card import ModelShape, Precision
 from superbloom.domain.span import Span
 
@@ -27,7 +30,11 @@ SHAPE = ModelShape(
     vocabulary=49152,
     context_tokens=8192,
     parameters=134_515_008,
-    block_bytes={Precision.FP32: 14 * MIB, Precision.BF16: 7 * MIB},
+    block_bytes={
+        Precision.FP32: 14 * MIB,
+        Precision.BF16: 7 * MIB,
+        Precision.INT8: 7 * MIB // 2,
+    },
     client_bytes=56 * MIB,
     cache_bytes_per_token=768,
 )
@@ -49,7 +56,7 @@ def test_nothing_fits_into_nothing() -> None:
         plan_memory(SHAPE, Precision.BF16, Span(0, 1), 10 * MIB)
 
 
-@given(st.integers(30 * MIB, 4 * GIB), st.sampled_from([Precision.BF16, Precision.FP32]))
+@given(st.integers(30 * MIB, 4 * GIB), st.sampled_from(list(SHAPE.block_bytes)))
 def test_what_is_planned_stays_within_the_budget(memory: int, precision: Precision) -> None:
     fitting = blocks_that_fit(SHAPE, precision, memory)
     if fitting == 0:
@@ -58,6 +65,35 @@ def test_what_is_planned_stays_within_the_budget(memory: int, precision: Precisi
     assert plan.total_bytes <= memory
     a_token = SHAPE.cache_bytes_per_token * fitting * (2 if precision is Precision.FP32 else 1)
     assert plan.cache_bytes >= LEAST_CACHE_TOKENS * a_token
+
+
+def test_a_quantized_block_needs_room_for_its_plain_form_while_it_is_loaded() -> None:
+    large = replace(
+        SHAPE, block_bytes={Precision.BF16: 4 * GIB, Precision.INT8: 2 * GIB, Precision.NF4: GIB}
+    )
+    for precision, size in ((Precision.INT8, 2 * GIB), (Precision.NF4, GIB)):
+        assert blocks_that_fit(large, precision, 4 * GIB) == 0
+        memory = 12 * GIB + 512 * MIB
+        fitting = blocks_that_fit(large, precision, memory)
+        assert fitting > 1
+        assert (fitting - 1) * size + 4 * GIB <= memory
+        plan = plan_memory(large, precision, Span(0, fitting), memory)
+        assert plan.weight_bytes == fitting * size
+        small = plan_memory(large, precision, Span(0, 1), memory)
+        assert small.cache_bytes == 16 * 8192 * 768, "later that room is the cache's"
+
+
+def test_attention_scores_are_counted() -> None:
+    plan = plan_memory(SHAPE, Precision.BF16, Span(0, 1), GIB)
+    assert plan.activation_bytes >= SCORE_BYTES
+    assert blocks_that_fit(SHAPE, Precision.BF16, SCORE_BYTES) == 0
+
+
+def test_a_precision_that_the_model_cannot_be_held_in_is_refused() -> None:
+    with pytest.raises(ModelUnsupported, match="held in nf4"):
+        blocks_that_fit(SHAPE, Precision.NF4, GIB)
+    with pytest.raises(ModelUnsupported, match="held in nf4"):
+        plan_memory(SHAPE, Precision.NF4, Span(0, 1), GIB)
 
 
 def test_the_cache_of_a_small_model_does_not_take_everything() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +21,7 @@ INVITE = Invite(name="our swarm", secret=bytes(range(32)), addresses=ADDRESSES, 
 @given(
     st.text(max_size=64),
     st.binary(min_size=16, max_size=64),
-    st.lists(st.text(max_size=60).map(lambda t: f"/{t}"), min_size=1, max_size=6),
+    st.lists(st.text(max_size=60).map(lambda t: f"/{t}/p2p/ID"), min_size=1, max_size=6),
 )
 def test_round_trip(name: str, secret: bytes, addresses: list[str]) -> None:
     invite = Invite(name=name, secret=secret, addresses=tuple(addresses), expires_at=2e9)
@@ -59,6 +61,15 @@ def test_any_text_is_refused_in_words(text: str) -> None:
     with pytest.raises(InviteInvalid) as caught:
         decode_invite(PREFIX + text, now=0)
     assert caught.value.next_step
+
+
+@pytest.mark.parametrize(
+    "address", ["", "/", "/x", "x/p2p/ID", "/p2p/ID", "/ip4/192.0.2.1/tcp/1", "/ip4/192.0.2.1/p2p/"]
+)
+def test_an_address_without_a_peer_is_refused(address: str) -> None:
+    code = encode_invite(replace(INVITE, addresses=(*ADDRESSES, address)))
+    with pytest.raises(InviteInvalid):
+        decode_invite(code, now=0)
 
 
 def test_the_secret_is_not_shown() -> None:

@@ -94,3 +94,21 @@ def test_who_is_joining_counts_and_who_leaves_does_not() -> None:
 def test_nothing_cannot_be_placed(blocks: int, capacity: int) -> None:
     with pytest.raises(ValueError, match="place"):
         choose_span([], blocks, capacity, own_peer="me", now=NOW)
+
+
+def test_only_what_is_here_is_chosen() -> None:
+    servers = [server("a", 0, 6)]
+    here = (Span(0, 2), Span(3, 5), Span(7, 8))
+    assert choose_span(servers, 8, 2, own_peer="me", now=NOW, here=here) == Span(7, 8)
+    assert choose_span([], 8, 2, own_peer="me", now=NOW, here=here) == Span(0, 2)
+    assert choose_span([], 8, 1, own_peer="me", now=NOW, here=here[1:]) == Span(3, 4)
+
+
+@given(swarms(), st.integers(1, 20))
+def test_the_whole_model_here_is_no_limit(
+    swarm: tuple[list[ServerInfo], int], capacity: int
+) -> None:
+    servers, blocks = swarm
+    whole = (Span(0, blocks),)
+    free = choose_span(servers, blocks, capacity, own_peer="me", now=NOW)
+    assert choose_span(servers, blocks, capacity, own_peer="me", now=NOW, here=whole) == free

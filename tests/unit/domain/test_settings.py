@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from superbloom.domain.errors import InputRejected
-from superbloom.domain.settings import Settings, ShareSettings, SwarmSettings
+from superbloom.domain.settings import Reach, Settings, ShareSettings, SwarmSettings
 from superbloom.domain.span import Span
 
 
@@ -23,6 +23,19 @@ from superbloom.domain.span import Span
 def test_a_share_that_makes_no_sense(values: dict[str, int]) -> None:
     with pytest.raises(InputRejected):
         ShareSettings(**values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("port", "reach", "expected"),
+    [
+        (4001, Reach.OPEN, 4002),
+        (4001, Reach.LOCAL, 0),
+        (0, Reach.OPEN, 0),
+        (65535, Reach.OPEN, 0),
+    ],
+)
+def test_the_server_listens_one_above_the_node(port: int, reach: Reach, expected: int) -> None:
+    assert SwarmSettings(port=port, reach=reach).server_port == expected
 
 
 @pytest.mark.parametrize("port", [-1, 65536])

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, wait
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,10 +13,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from superbloom.domain.errors import ProtocolViolation, ServerError, SessionRefused
+from superbloom.domain.errors import (
+    ProtocolViolation,
+    ServerCrashed,
+    ServerError,
+    SessionRefused,
+)
 from superbloom.domain.model_card import Precision
 from superbloom.domain.span import Span
 from superbloom.inference import executor as executor_module
+from superbloom.inference.cache_room import MOST_TOKENS
 from superbloom.inference.executor import Executor
 from superbloom.inference.kv_cache import PAGE_TOKENS
 from superbloom.inference.stage import Stage, StageStep
@@ -52,7 +59,7 @@ class Gate:
     def __init__(self, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
         self.entered, self.open = threading.Event(), threading.Event()
         self.batches: list[list[int]] = []
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self._forward = stage.forward
         monkeypatch.setattr(stage, "forward", self._pass)
 
@@ -302,6 +309,91 @@ def test_a_stage_that_cannot_compute_fails_at_the_start(
         Executor(stage, cache_bytes=PAGE_BYTES)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.AcceleratorError("device-side assert triggered"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling cublasGemmEx"),
+        KeyboardInterrupt(),
+    ],
+)
+def test_a_lost_device_ends_everything_at_once(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    executor = Executor(stage, cache_bytes=PAGE_BYTES * 64)
+    assert executor.failure is None
+    gate = Gate(stage, monkeypatch)
+    gate.error = error
+    for name in (b"bad", b"good", b"first"):
+        executor.open(name, WHOLE, 10)
+    futures = [executor.submit(b"first", 0, numbers(1))]
+    assert gate.entered.wait(PATIENCE)
+    futures += [executor.submit(b"bad", 0, torch.full((1, 64), 666.0))]
+    futures += [executor.submit(b"good", n, numbers(1)) for n in range(3)]
+    gate.open.set()
+    assert futures[0].result(PATIENCE).shape == (1, 64)
+    for future in futures[1:]:
+        with pytest.raises(ServerError, match="computes nothing more"):
+            future.result(PATIENCE)
+    executor._thread.join(PATIENCE)
+    assert isinstance(executor.failure, ServerCrashed)
+    with pytest.raises(ServerError, match="computes nothing more"):
+        executor.submit(b"good", 0, numbers(1))
+    with pytest.raises(SessionRefused, match="computes nothing more"):
+        executor.open(b"new", WHOLE, 10)
+    executor.close(b"good")
+    executor.stats()
+    executor.shutdown(PATIENCE)
+
+
+def test_who_waits_is_told_even_if_freeing_memory_fails(
+    stage: Stage, executor: Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> list[Tensor]:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def lost() -> None:
+        raise torch.AcceleratorError("an illegal memory access was encountered")
+
+    executor.open(b"a", WHOLE, 10)
+    broken = SimpleNamespace(
+        device=SimpleNamespace(type="cuda"), hidden_size=64, span=WHOLE, forward=fail
+    )
+    monkeypatch.setattr(executor, "_stage", broken)
+    shim = SimpleNamespace(cuda=SimpleNamespace(empty_cache=lost))
+    monkeypatch.setattr(executor_module, "torch", shim)
+    with pytest.raises(SessionRefused, match="out of memory"):
+        executor.submit(b"a", 0, numbers(1)).result(PATIENCE)
+    executor._thread.join(PATIENCE)
+    assert executor.failure is not None
+
+
+def test_results_that_cannot_be_joined_fail_their_step_only(
+    executor: Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> Tensor:
+        raise RuntimeError("can't allocate memory: 9 bytes")
+
+    monkeypatch.setattr(executor_module, "CHUNK_TOKENS", 64)
+    executor.open(b"a", PART, 200)
+    executor.open(b"b", PART, 200)
+    with monkeypatch.context() as patch:
+        patch.setattr(executor_module, "torch", SimpleNamespace(cat=fail))
+        with pytest.raises(SessionRefused, match="out of memory"):
+            executor.submit(b"a", 0, numbers(100)).result(PATIENCE)
+    assert executor.submit(b"b", 0, numbers(100)).result(PATIENCE).shape == (100, 64)
+    assert executor.failure is None
+
+
+def test_what_a_session_would_lack_is_said_in_bytes(executor: Executor) -> None:
+    executor.open(b"a", PART, 4 * PAGE_TOKENS)
+    assert executor.reserved_bytes(b"a") == 8 * PAGE_BYTES
+    assert executor.reserved_bytes(b"b") == 0
+    assert executor.missing_bytes(PART, PAGE_TOKENS) == 0
+    assert executor.missing_bytes(PART, PAGE_TOKENS + 1) == 2 * PAGE_BYTES
+    assert executor.missing_bytes(Span(3, 9), 10**6) == 0
+
+
 SessionPlan = tuple[Span, list[int]]
 plans = st.lists(
     st.tuples(st.sampled_from([WHOLE, PART]), st.lists(st.integers(1, 40), min_size=1, max_size=5)),
@@ -353,6 +445,6 @@ def test_a_session_does_not_go_on_where_its_windows_have_forgotten(
             running.extend(b"a", 10**6, position=5)
         assert running.stats().free_cache_tokens == 0
         running.close(b"a")
-        assert running.stats().free_cache_tokens == executor_module.MOST_TOKENS
+        assert running.stats().free_cache_tokens == MOST_TOKENS
     finally:
         running.shutdown(PATIENCE)

@@ -5,7 +5,13 @@ from transformers import DeepseekV3Config, Gemma3TextConfig, LlamaConfig, Qwen3M
 
 from superbloom.domain.errors import ModelUnsupported
 from superbloom.domain.span import Span
-from superbloom.inference.families import block_count, slice_config, text_config, text_name
+from superbloom.inference.families import (
+    MOST_BLOCKS,
+    block_count,
+    slice_config,
+    text_config,
+    text_name,
+)
 
 
 def test_lists_with_an_entry_a_block_are_sliced() -> None:
@@ -54,6 +60,11 @@ def test_the_text_part_of_a_model_with_eyes_is_taken() -> None:
         {"model_type": ["llama"]},
         {"model_type": "llama", "num_hidden_layers": 0},
         {"model_type": "llama", "num_hidden_layers": "many"},
+        {"model_type": "llama", "num_hidden_layers": MOST_BLOCKS + 1},
+        {"model_type": "qwen3", "num_hidden_layers": 10**18},
+        {"model_type": "bloom", "n_layer": 10**18},
+        {"model_type": "gemma3", "text_config": {"num_hidden_layers": 10**18}},
+        {"model_type": "mixtral", "num_local_experts": 10**18},
     ],
 )
 def test_a_configuration_that_makes_no_sense_is_refused(config: dict[str, object]) -> None:

@@ -1,4 +1,6 @@
 import json
+import random
+from collections import Counter
 
 import gguf
 import numpy as np
@@ -237,3 +239,60 @@ def test_a_full_disk_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(gguf_import, "save_file", full)
     with pytest.raises(DiskFull, match="no space left"):
         import_gguf(tmp_path / "m.gguf", tmp_path / "m", progress=lambda *_: None)
+
+
+def test_a_header_that_counts_other_blocks_is_damaged_at_once(tmp_path):
+    """One wrong byte in it would have a model of four thousand million blocks built."""
+    write_gguf(tmp_path / "m.gguf", tiny_llama(), "llama")
+    content = bytearray((tmp_path / "m.gguf").read_bytes())
+    at = content.index(b"llama.block_count") + len(b"llama.block_count") + 4
+    assert content[at : at + 4] == (3).to_bytes(4, "little")
+    content[at + 3] = 0xFF
+    (tmp_path / "m.gguf").write_bytes(content)
+    with pytest.raises(ModelDamaged, match="holds 3"):
+        import_gguf(tmp_path / "m.gguf", tmp_path / "m", progress=lambda *_: None)
+
+
+def test_an_array_longer_than_the_file_is_damage_at_once(tmp_path):
+    write_gguf(tmp_path / "m.gguf", tiny_llama(), "llama")
+    content = bytearray((tmp_path / "m.gguf").read_bytes())
+    at = content.index(b"tokenizer.ggml.token_type") + len(b"tokenizer.ggml.token_type") + 8
+    assert content[at : at + 8] == len(TOKENS).to_bytes(8, "little")
+    content[at + 6] = 0x7F
+    content += bytes((at - len(content)) % 4)  # its reader ends where a value is cut in the middle
+    (tmp_path / "m.gguf").write_bytes(content)
+    with pytest.raises(ModelDamaged):
+        import_gguf(tmp_path / "m.gguf", tmp_path / "m", progress=lambda *_: None)
+
+
+def test_it_can_be_cancelled_before_the_first_tensor(tmp_path):
+    class Cancelled(Exception):
+        pass
+
+    def progress(done, total):
+        raise Cancelled
+
+    write_gguf(tmp_path / "m.gguf", tiny_llama(), "llama")
+    with pytest.raises(Cancelled):
+        import_gguf(tmp_path / "m.gguf", tmp_path / "m", progress=progress)
+    assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.timeout(120)
+def test_a_damaged_header_is_never_more_than_an_error_of_ours(tmp_path):
+    write_gguf(tmp_path / "m.gguf", tiny_llama(), "llama")
+    content = (tmp_path / "m.gguf").read_bytes()
+    header = gguf.GGUFReader(tmp_path / "m.gguf").data_offset
+    dice = random.Random(3)
+    outcomes = Counter()
+    for _ in range(150):
+        damaged = bytearray(content)
+        at = dice.randrange(header)
+        damaged[at] = dice.choice([0, 1, 0x7F, 0xFF, damaged[at] ^ (1 << dice.randrange(8))])
+        (tmp_path / "m.gguf").write_bytes(damaged)
+        try:
+            import_gguf(tmp_path / "m.gguf", tmp_path / "m", progress=lambda *_: None)
+        except (ModelDamaged, ModelUnsupported) as error:
+            outcomes[type(error)] += 1
+    assert outcomes[ModelDamaged] > 40
+    assert outcomes[ModelUnsupported] > 5

@@ -15,6 +15,8 @@ from superbloom.inference.kv_cache import (
     held_for,
     pages_for,
 )
+from superbloom.pipeline.messages import CHUNK_TOKENS
+from superbloom.pipeline.session import CREDIT_CHUNKS
 
 
 def test_nothing_is_held_before_the_first_step() -> None:
@@ -116,9 +118,19 @@ def test_a_windowed_block_does_not_grow_with_the_text() -> None:
         fill(cache, SLIDE_TOKENS, 8)
     assert cache.windows == (8,)
     assert cache.tokens == 40 * SLIDE_TOKENS
-    assert cache.nbytes == 2 * 4 * held_for(10**6, 8) == 2 * 4 * 1280
+    assert cache.nbytes == 2 * 4 * held_for(10**6, 8) == 2 * 4 * 1792
     assert held_for(10**6, None) == pages_for(10**6)
     assert held_for(3, 8) == PAGE_TOKENS
+
+
+def test_a_loss_in_the_middle_of_a_prompt_costs_no_healthy_server_its_cache() -> None:
+    cache, under_way = SessionCache(Span(0, 1)), CHUNK_TOKENS * CREDIT_CHUNKS
+    for _ in range(40):
+        fill(cache, CHUNK_TOKENS, 8)
+        before = cache.tokens
+        cache.crop(max(0, before - under_way))
+        while cache.tokens < before:
+            fill(cache, CHUNK_TOKENS, 8)
 
 
 def test_what_a_window_has_forgotten_is_told_and_the_beginning_is_always_open() -> None:

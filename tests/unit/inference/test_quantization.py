@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+import weakref
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from superbloom.domain.errors import ModelUnsupported
 from superbloom.domain.model_card import Precision
@@ -36,7 +40,7 @@ def output(stage: Stage, hidden: Tensor) -> Tensor:
     ("precision", "bytes_of_16", "tolerance"),
     [(Precision.INT8, 8, 0.05), (Precision.NF4, 4.5, 0.35)],
 )
-@pytest.mark.parametrize("family", ["llama", "bloom", "gemma3"])
+@pytest.mark.parametrize("family", ["llama", "bloom", "gemma3", "falcon", "falcon-new"])
 def test_quantized_blocks_are_small_and_close(
     tiny_model: Callable[[str], PreTrainedModel],
     family: str,
@@ -60,6 +64,83 @@ def test_fused_experts_are_refused(
     folder = Path(tiny_model("mixtral").name_or_path)
     with pytest.raises(ModelUnsupported, match="MixtralExperts"):
         load(folder, precision)
+
+
+class OddLinear(nn.Linear):
+    """Its forward may do anything."""
+
+
+@pytest.mark.parametrize("odd", [OddLinear(4, 4), Conv1D(4, 4), nn.Bilinear(2, 2, 2)])
+def test_any_weight_but_a_plain_linear_layers_is_refused(odd: nn.Module) -> None:
+    block = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), nn.Embedding(3, 4))
+    quantization.check_held_in(Precision.NF4, [block])
+    block.append(odd)
+    quantization.check_held_in(Precision.FP16, [block])
+    assert not quantization.is_held_in(Precision.NF4, block)
+    with pytest.raises(ModelUnsupported, match=type(odd).__name__):
+        quantization.check_held_in(Precision.NF4, [block])
+
+
+def test_a_refused_precision_is_refused_before_anything_is_read(
+    tiny_model: Callable[[str], PreTrainedModel], tmp_path: Path
+) -> None:
+    shutil.copy(Path(tiny_model("mixtral").name_or_path) / "config.json", tmp_path)
+    with pytest.raises(ModelUnsupported, match="MixtralExperts"):
+        load(tmp_path, Precision.NF4)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("shape", [(192, 576), (1536, 576), (7, 96), (5, 7)])
+def test_nf4_made_in_chunks_is_that_of_bitsandbytes(
+    monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int]
+) -> None:
+    bnb = pytest.importorskip("bitsandbytes")
+    monkeypatch.setattr(quantization, "_CPU_CHUNK", 10 * quantization.NF4_GROUP)
+    weight = torch.randn(shape).to(torch.bfloat16)
+    expected = bnb.nn.Params4bit(weight.clone(), requires_grad=False, quant_type="nf4").to("cpu")
+    found: Any = quantization._nf4_on_cpu(bnb, weight)
+    assert torch.equal(found.data, expected.data)
+    mine, theirs = found.quant_state.as_dict(), expected.quant_state.as_dict()
+    assert mine.keys() == theirs.keys()
+    for key, value in theirs.items():
+        same = torch.equal(mine[key], value) if isinstance(value, Tensor) else mine[key] == value
+        assert same, key
+    assert vars(found).keys() == vars(expected).keys()
+    plain = {key: value for key, value in vars(expected).items() if key != "quant_state"}
+    assert {key: vars(found)[key] for key in plain} == plain
+
+
+@pytest.mark.parametrize("precision", QUANTIZED)
+def test_plain_weights_are_freed_one_by_one(precision: Precision) -> None:
+    block = nn.Sequential(*(nn.Linear(64, 64, dtype=torch.bfloat16) for _ in range(4)))
+    plain = [weakref.ref(linear) for linear in block]
+    left = []
+    quantized = quantization._quantized
+
+    def watched(*args: Any) -> nn.Module:
+        left.append(sum(one() is not None for one in plain))
+        return quantized(*args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quantization, "_quantized", watched)
+        quantization.quantize_block(block, precision, torch.bfloat16, CPU)
+    assert left == [4, 3, 2, 1]
+
+
+def test_what_is_not_quantized_is_moved_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    block = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), nn.BatchNorm1d(4))
+    monkeypatch.setattr(quantization, "_quantized", lambda *_: nn.Identity())
+    quantization.quantize_block(block, Precision.NF4, torch.bfloat16, torch.device("meta"))
+    left = [*block.parameters(), *block.buffers()]
+    assert len(left) == 7
+    assert all(tensor.is_meta for tensor in left)
+
+
+def test_what_will_be_quantized_is_read_on_the_cpu() -> None:
+    gpu = torch.device("cuda", 0)
+    assert quantization.filling_device(Precision.NF4, gpu) == CPU
+    assert quantization.filling_device(Precision.INT8, gpu) == CPU
+    assert quantization.filling_device(Precision.BF16, gpu) == gpu
 
 
 @pytest.mark.parametrize("precision", QUANTIZED)

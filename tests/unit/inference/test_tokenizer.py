@@ -257,6 +257,32 @@ def test_damaged_files_are_told(tmp_path, file):
         ChatTokenizer.load(folder)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("added_tokens_decoder", {"one": {"content": "<|new|>"}}),
+        ("added_tokens_decoder", {"7": "<|new|>"}),
+        ("chat_template", [{"template": "x"}]),
+        ("chat_template", ["x"]),
+        ("nested", "DEEP"),
+    ],
+)
+def test_odd_values_in_the_configuration_are_damage(tmp_path, name, value):
+    folder = chatml_folder(tmp_path, None)
+    file = folder / "tokenizer_config.json"
+    text = json.dumps({**json.loads(file.read_text()), name: value})
+    file.write_text(text.replace('"DEEP"', "[" * 100_000))
+    with pytest.raises(ModelDamaged):
+        ChatTokenizer.load(folder)
+
+
+def test_a_template_that_is_no_text_is_damage(tmp_path):
+    folder = chatml_folder(tmp_path)
+    (folder / "chat_template.jinja").write_bytes(b"\xff\xfe{{ x }}")
+    with pytest.raises(ModelDamaged):
+        ChatTokenizer.load(folder)
+
+
 def test_missing_folders_and_unreadable_tokenizers_are_told(tmp_path):
     with pytest.raises(ModelNotHere):
         ChatTokenizer.load(tmp_path / "nothing")

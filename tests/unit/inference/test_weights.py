@@ -3,18 +3,23 @@ from __future__ import annotations
 import json
 import shutil
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 from superbloom.domain.errors import ModelDamaged
 from superbloom.domain.span import Span
 from superbloom.inference.weights import (
+    FINGERPRINT_BYTES,
+    FINGERPRINT_TENSORS,
     INDEX_FILE,
     SINGLE_FILE,
     Checkpoint,
+    StoredTensor,
     block_of,
     fingerprint,
     read_config,
@@ -139,15 +144,95 @@ def test_the_fingerprint_knows_the_shape_and_not_the_sharding(
 ) -> None:
     whole = fingerprint(llama_folder)
     assert len(whole) == 16
-    for name in ("config.json", INDEX_FILE):
+    index = json.loads((llama_folder / INDEX_FILE).read_text())
+    ends = shards_of_ends(index["weight_map"])
+    assert set(ends) < set(index["weight_map"].values())
+    for name in ("config.json", INDEX_FILE, *ends):
         shutil.copy(llama_folder / name, tmp_path)
-    assert fingerprint(tmp_path) == whole, "without a single shard here"
-    index = json.loads((tmp_path / INDEX_FILE).read_text())
+    assert fingerprint(tmp_path) == whole, "with the client's part alone here"
+    checkpoint = Checkpoint(tmp_path)
+    held = {
+        name.removeprefix("model."): checkpoint.tensor(name).read()
+        for name in tensors_of_ends(index["weight_map"])
+    }
+    save_file(held, tmp_path / "other.safetensors")
     index["weight_map"] = {
         name.removeprefix("model."): "other.safetensors" for name in index["weight_map"]
     }
     (tmp_path / INDEX_FILE).write_text(json.dumps(index))
+    for name in ends:
+        (tmp_path / name).unlink()
     assert fingerprint(tmp_path) == whole, "sharded and prefixed otherwise"
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "hidden_size": 128}))
     assert fingerprint(tmp_path) != whole
+
+
+def rewritten(folder: Path, target: Path, change: Callable[[dict[str, Tensor]], None]) -> Path:
+    """The model in one file, changed by `change`."""
+    checkpoint = Checkpoint(folder)
+    tensors = {name: checkpoint.tensor(name).read() for name in checkpoint.names}
+    change(tensors)
+    target.mkdir()
+    shutil.copy(folder / "config.json", target)
+    save_file(tensors, target / SINGLE_FILE)
+    return target
+
+
+def test_the_fingerprint_knows_the_weights(llama_folder: Path, tmp_path: Path) -> None:
+    def other_embeddings(tensors: dict[str, Tensor]) -> None:
+        tensors["model.embed_tokens.weight"][3, 3] += 1
+
+    def other_norm(tensors: dict[str, Tensor]) -> None:
+        tensors["model.norm.weight"] *= 2
+
+    def other_dtype(tensors: dict[str, Tensor]) -> None:
+        tensors.update({name: tensor.bfloat16() for name, tensor in tensors.items()})
+
+    marks = [fingerprint(llama_folder)]
+    same = rewritten(llama_folder, tmp_path / "same", lambda _: None)
+    assert fingerprint(same) == marks[0]
+    for change in (other_embeddings, other_norm, other_dtype):
+        marks.append(fingerprint(rewritten(llama_folder, tmp_path / change.__name__, change)))
+    assert len(set(marks)) == 4
+
+
+def test_a_head_that_repeats_the_embeddings_may_be_left_out(
+    llama_folder: Path, tmp_path: Path
+) -> None:
+    def tied(tensors: dict[str, Tensor]) -> None:
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+
+    def without(tensors: dict[str, Tensor]) -> None:
+        del tensors["lm_head.weight"]
+
+    stored = rewritten(llama_folder, tmp_path / "tied", tied)
+    assert fingerprint(stored) == fingerprint(rewritten(stored, tmp_path / "without", without))
+
+
+def test_the_fingerprint_reads_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    tensors = {f"part{number:04d}.weight": torch.zeros(20_000) for number in range(200)}
+    save_file(tensors, tmp_path / SINGLE_FILE)
+    read = []
+    beginning = StoredTensor.beginning
+
+    def watched(stored: StoredTensor, most: int) -> bytes:
+        content = beginning(stored, most)
+        read.append(len(content))
+        return content
+
+    monkeypatch.setattr(StoredTensor, "beginning", watched)
+    fingerprint(tmp_path)
+    assert read == [FINGERPRINT_BYTES] * FINGERPRINT_TENSORS
+
+
+def test_json_nested_too_deep_is_damage(tmp_path: Path) -> None:
+    deep = "[" * 100_000
+    (tmp_path / "config.json").write_text(f'{{"a": {deep}')
+    with pytest.raises(ModelDamaged):
+        read_config(tmp_path)
+    content = f'{{"a": {deep}'.encode()
+    (tmp_path / SINGLE_FILE).write_bytes(struct.pack("<Q", len(content)) + content)
+    with pytest.raises(ModelDamaged):
+        Checkpoint(tmp_path)

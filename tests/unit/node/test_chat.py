@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from superbloom.control.codec import encode
 from superbloom.control.messages import (
     ChatDelta,
     ChatFinished,
@@ -17,7 +18,7 @@ from superbloom.control.messages import (
     NewConversation,
     SendMessage,
 )
-from superbloom.domain.conversation import ChatTurn, Conversation, Role
+from superbloom.domain.conversation import ChatTurn, Conversation, Message, Role
 from superbloom.domain.errors import BlocksMissing, InputRejected, ModelNotHere
 from superbloom.domain.generation import (
     ChatPhase,
@@ -27,8 +28,14 @@ from superbloom.domain.generation import (
     TextDelta,
 )
 from superbloom.domain.sampling import EndReason, SamplingSettings
+from superbloom.node import chat as chat_module
 from superbloom.node.answer import Answerer
-from superbloom.node.chat import ChatService
+from superbloom.node.chat import (
+    LONGEST_CONVERSATION_BYTES,
+    LONGEST_MESSAGE_BYTES,
+    LONGEST_TITLE,
+    ChatService,
+)
 from superbloom.node.conversations import Conversations
 
 Script = Callable[[asyncio.Event], AsyncGenerator[GenerationEvent, None]]
@@ -369,8 +376,57 @@ async def test_a_growing_answer_is_on_the_disk_before_it_ends(
     head = await desk.begin()
     await desk.chat.send(SendMessage(conversation=head.id, text="Hi?"), "view-1")
     await desk.events.until(lambda event: isinstance(event, ChatDelta))
-    messages = (await desk.chat.transcript(head.id)).messages
+    _head, messages = await desk.conversations.transcript(head.id)
     assert (messages[-1].text, messages[-1].end) == ("begun", None)
+
+
+async def test_a_transcript_has_exactly_what_was_sent_of_a_running_answer(make: Make) -> None:
+    more = asyncio.Event()
+
+    async def slow(stop: asyncio.Event) -> AsyncGenerator[GenerationEvent, None]:
+        for number in range(40):
+            yield TextDelta(text=f"{number} ", tokens=number, tokens_per_second=1.0)
+        await more.wait()
+        yield TextDelta(text="the end", tokens=41, tokens_per_second=1.0)
+        yield end(EndReason.END_OF_TEXT, 41)
+
+    desk = make(slow)
+    head = await desk.begin()
+    begun = await desk.chat.send(SendMessage(conversation=head.id, text="Hi?"), "view-1")
+    await desk.events.until(lambda event: isinstance(event, ChatDelta))
+    running = await desk.chat.transcript(head.id)
+    assert running.messages[-1].text == desk.events.text() == "".join(f"{n} " for n in range(40))
+    assert running.answering == begun.answer.id
+    reading = asyncio.create_task(desk.chat.transcript(head.id))
+    more.set()
+    await desk.events.finished()
+    assert (await reading).messages[-1].text.startswith(running.messages[-1].text)
+    ended = await desk.chat.transcript(head.id)
+    assert ended.answering == ""
+    assert ended.messages[-1].text.endswith("the end")
+
+
+async def test_a_transcript_read_while_its_answer_ends_is_not_older_than_the_end(
+    make: Make,
+) -> None:
+    desk = make(endless)
+    head = await desk.begin()
+    await desk.chat.send(SendMessage(conversation=head.id, text="Hi?"), "view-1")
+    await desk.events.until(lambda event: isinstance(event, ChatDelta))
+    read = desk.conversations.transcript
+
+    async def slow_read(conversation: str) -> tuple[Conversation, tuple[Message, ...]]:
+        found = await read(conversation)
+        await desk.chat.stop(conversation)
+        return found
+
+    desk.conversations.transcript = slow_read  # type: ignore[method-assign]
+    transcript = await desk.chat.transcript(head.id)
+    assert (transcript.messages[-1].text, transcript.messages[-1].end) == (
+        "begun",
+        EndReason.STOPPED,
+    )
+    assert transcript.answering == ""
 
 
 @pytest.mark.parametrize("text", ["", "  \n"])
@@ -394,3 +450,52 @@ async def test_unknown_conversations_are_refused(make: Make) -> None:
     ):
         with pytest.raises(InputRejected):
             await asking
+
+
+async def test_a_message_is_bounded_in_bytes(make: Make) -> None:
+    desk = make(hello)
+    head = await desk.begin()
+    for text in ("x" * (LONGEST_MESSAGE_BYTES + 1), "ä" * (LONGEST_MESSAGE_BYTES // 2 + 1)):
+        with pytest.raises(InputRejected, match="256 kB") as caught:
+            await desk.ask(head, text)
+        assert caught.value.next_step
+        with pytest.raises(InputRejected, match="system prompt"):
+            await desk.begin(system=text)
+    assert (await desk.chat.transcript(head.id)).messages == ()
+    await desk.ask(head, "x" * LONGEST_MESSAGE_BYTES)
+
+
+async def test_the_longest_conversation_can_be_opened(make: Make) -> None:
+    desk = make(hello)
+    head = await desk.begin()
+    text = "\x01" * LONGEST_MESSAGE_BYTES  # six bytes each in JSON
+    for _ in range(LONGEST_CONVERSATION_BYTES // LONGEST_MESSAGE_BYTES):
+        await desk.ask(head, text)
+    with pytest.raises(InputRejected, match="too long to go on") as caught:
+        await desk.ask(head, "More?")
+    assert "new conversation" in caught.value.next_step
+    transcript = await desk.chat.transcript(head.id)
+    assert transcript.messages[0].text == text
+    encode(transcript, 1)
+
+
+async def test_many_short_messages_fill_a_conversation_too(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chat_module, "LONGEST_CONVERSATION_BYTES", 2000)
+    desk = make(hello)
+    head = await desk.begin()
+    await desk.ask(head)
+    await desk.ask(head)
+    with pytest.raises(InputRejected, match="too long to go on"):
+        await desk.ask(head)
+
+
+async def test_a_title_is_bounded(make: Make) -> None:
+    desk = make(hello)
+    head = await desk.begin()
+    title = "x" * (LONGEST_TITLE + 1)
+    with pytest.raises(InputRejected, match="title"):
+        await desk.chat.rename(head.id, title, "view-1")
+    with pytest.raises(InputRejected, match="title"):
+        await desk.chat.create(NewConversation(title=title), "view-1")

@@ -43,7 +43,10 @@ class Surroundings:
         )
         monkeypatch.setattr(chat_models, "_load_client_part", self._load)
         self.models = ChatModels(
-            client_folder=self._folder, place=self._give_place, share=lambda: self.share
+            client_folder=self._folder,
+            place=self._give_place,
+            present=lambda: self.place,
+            share=lambda: self.share,
         )
 
     def ask(self) -> asyncio.Task[Any]:
@@ -94,7 +97,8 @@ class Surroundings:
         self.loads += 1
         assert folder == Path("/models") / model
         return SimpleNamespace(
-            served=SimpleNamespace(blocks=4), in_swarm=lambda *place: SimpleNamespace(place=place)
+            served=SimpleNamespace(blocks=4),
+            in_swarm=lambda present: SimpleNamespace(present=present),
         )
 
 
@@ -167,7 +171,7 @@ async def test_another_models_server_is_not_waited_for(around: Surroundings) -> 
     assert await around.ask()
 
 
-async def test_another_swarm_makes_another_remote_model(around: Surroundings) -> None:
+async def test_a_model_follows_to_another_swarm(around: Surroundings) -> None:
     around.files.set()
     first = await around.ask()
     around.place = Place(
@@ -176,8 +180,8 @@ async def test_another_swarm_makes_another_remote_model(around: Surroundings) ->
         directory=around.place.directory,
         host="127.0.0.1",
     )
-    second = await around.ask()
-    assert first is not second
+    assert await around.ask() is first
+    assert first.present() is around.place
     assert around.loads == 1
 
 

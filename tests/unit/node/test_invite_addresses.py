@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from superbloom.domain.errors import InputRejected
-from superbloom.node.invite_addresses import invite_addresses, with_host
+from superbloom.node.invite_addresses import announced_addresses, invite_addresses, with_host
 
 NEAR = "/ip4/127.0.0.1/tcp/5/p2p/X"
 FAR = "/ip4/10.0.0.1/tcp/5/p2p/X"
@@ -27,6 +27,12 @@ def test_who_shall_find_us_by_what(host: str, expected: tuple[str, ...]) -> None
 
 def test_without_a_network_the_loopback_address_has_to_do() -> None:
     assert invite_addresses((NEAR,), (), "") == (NEAR,)
+
+
+def test_a_server_announces_the_outer_host_before_its_own() -> None:
+    assert announced_addresses((NEAR, FAR), "") == (NEAR, FAR)
+    outer = "/dns4/example.org/tcp/5/p2p/X"
+    assert announced_addresses((NEAR, FAR), "example.org") == (outer, NEAR, FAR)
 
 
 @pytest.mark.parametrize("host", ["two words", "a/b", "host:99", "x" * 300])

@@ -3,6 +3,7 @@ import errno
 import json
 
 import pytest
+from transformers import CONFIG_MAPPING
 
 from superbloom.control.messages import ModelProgress, ModelsChanged, ModelState
 from superbloom.domain.catalogue import Catalogue
@@ -21,6 +22,8 @@ from superbloom.domain.span import Span
 from superbloom.node.models import ModelService
 from superbloom.storage import hub as hub_module
 from superbloom.storage.download import Patience
+from superbloom.storage.fetching import FetchWatch
+from superbloom.storage.model_files import ModelFolder
 from superbloom.storage.paths import DataFolder
 
 CARD = ModelCard(
@@ -162,6 +165,7 @@ async def test_cancelling_keeps_what_is_here_and_a_later_fetch_goes_on(models, h
     hub.release.set()
     await cancelling
     assert events.finished()[-1].error == "Cancelled."
+    assert events.finished()[-1].cancelled
     assert (await models.info(CARD.id)).state is ModelState.PARTIAL
     hub.stalls.clear()
     await models.fetch(CARD.id)
@@ -318,3 +322,57 @@ async def test_the_list_has_sizes_at_once(data, events):
     assert len(listed) > 10
     assert {item.state for item in listed} == {ModelState.ABSENT}
     assert all(item.blocks and item.block_bytes for item in listed)
+
+
+async def test_a_whole_model_needs_no_network(models, monkeypatch):
+    await models.fetch(CARD.id)
+    await settled(models)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    await models.fetch(CARD.id)
+    await settled(models)
+    assert (await models.info(CARD.id)).state is ModelState.READY
+
+
+async def test_a_folder_with_files_of_the_user_is_refused_and_left(models, tmp_path):
+    mine = tmp_path / "mine" / CARD.id / "thesis.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    with pytest.raises(InputRejected, match="thesis"):
+        await models.fetch(CARD.id, folder=str(tmp_path / "mine"))
+    await models.remove(CARD.id)
+    assert mine.read_text() == "mine"
+
+
+async def test_what_a_crash_has_left_is_shown_and_deleted_at_the_next_start(data, events):
+    work = data.models / ".work" / CARD.id
+    (work / "model").mkdir(parents=True)
+    (work / "model" / "b0.safetensors").write_bytes(bytes(1000))
+    (work / "model.whl.part").write_bytes(bytes(100))
+    service = ModelService(
+        data, events.append, chosen=lambda: "", catalogue=Catalogue((CARD,)), tools=Tools()
+    )
+    assert (await service.info(CARD.id)).disk_bytes == 100
+    await service.start()
+    async with asyncio.timeout(10):
+        while any(data.models.rglob("b0.safetensors")):
+            await asyncio.sleep(0.01)
+    await service.remove(CARD.id)
+    assert (await service.info(CARD.id)).disk_bytes == 0
+    await service.close()
+
+
+async def test_families_that_cannot_be_served_do_not_end_the_computing_of_sizes(data, events):
+    for model, family in (("one", "mamba"), ("two", "minimax"), ("xyz", "llama")):
+        (data.models / model).mkdir(parents=True)
+        config = CONFIG_MAPPING[family]().to_dict()
+        (data.models / model / "config.json").write_text(json.dumps(config))
+        ModelFolder(model, data.models / model).seal("elsewhere", FetchWatch(print))
+    service = ModelService(data, events.append, chosen=lambda: "", catalogue=Catalogue((CARD,)))
+    await service.start()
+    await service._background
+    blocks = {item.id: item.blocks for item in await service.list()}
+    assert blocks["one"] == blocks["two"] == 0
+    assert blocks["xyz"] == 32
+    with pytest.raises(ModelUnsupported):
+        await service.shape("one")
+    await service.close()

@@ -33,9 +33,12 @@ from superbloom.control.messages import (
     LeaveSwarm,
     ListConversations,
     ModelInfo,
+    ModelsChanged,
     ModelState,
     NewConversation,
     NodeStatus,
+    Notice,
+    NoticeLevel,
     RemoveModel,
     RenameConversation,
     SendMessage,
@@ -50,17 +53,28 @@ from superbloom.control.messages import (
     UseModel,
     VerifyModel,
 )
+from superbloom.domain.catalogue import STARTER
 from superbloom.domain.conversation import Conversation
-from superbloom.domain.errors import InputRejected, InviteInvalid, UnknownModel
+from superbloom.domain.errors import (
+    InputRejected,
+    InviteInvalid,
+    NodeInUse,
+    StorageFailed,
+    UnknownModel,
+)
+from superbloom.domain.invite import decode_invite
 from superbloom.domain.sampling import EndReason
+from superbloom.domain.settings import Settings, ShareSettings
 from superbloom.domain.sharing import ShareRequest, ShareState, ShareStatus
 from superbloom.domain.span import Span
+from superbloom.node import node as node_module
+from superbloom.node.models import ModelService
 from superbloom.node.node import Node, NodeOptions
 from superbloom.node.swarm import Entry
 from superbloom.storage.fetching import FetchWatch
 from superbloom.storage.model_files import ModelFolder
 from superbloom.storage.paths import DataFolder
-from superbloom.storage.settings_file import load_settings
+from superbloom.storage.settings_file import load_settings, save_settings
 from superbloom.swarm.memory import MemoryNetwork
 from superbloom.swarm.transport import Transport
 
@@ -251,10 +265,11 @@ async def test_a_question_that_cannot_be_answered_says_why(computer: Computer) -
 
 async def test_a_question_for_a_model_that_is_not_here(computer: Computer) -> None:
     view = await computer.start(share=False)
-    head = await view.ask(NewConversation(model="no-such-model"), Conversation)
+    head = await view.ask(NewConversation(model=MODEL), Conversation)
+    await view.ask(RemoveModel(model=MODEL), Done)
     await view.ask(SendMessage(conversation=head.id, text="Hi?"), Answering)
     finished = await view.until(ChatFinished)
-    assert "no-such-model" in finished.error
+    assert MODEL in finished.error
     await view.ask(StopAnswer(conversation=head.id), Done)
 
 
@@ -273,6 +288,9 @@ async def test_models(computer: Computer, tiny: Path) -> None:
     await view.ask(CancelFetch(model="second"), Done)
     with pytest.raises(UnknownModel):
         await view.client.request(UseModel(model=MODEL))
+    with pytest.raises(UnknownModel):
+        await view.client.request(NewConversation(model="typo"))
+    assert not (await view.ask(ListConversations(), ConversationList)).conversations
     with pytest.raises(InputRejected, match="imported"):
         await view.client.request(FetchModel(model="second"))
     with pytest.raises(InputRejected, match="blocks to fetch"):
@@ -290,13 +308,16 @@ async def test_using_another_model_shares_that_one(computer: Computer, tiny: Pat
     )
 
 
-async def test_sharing_a_model_that_is_not_here_says_so(computer: Computer) -> None:
+async def test_sharing_a_model_that_cannot_be_fetched_says_so(
+    computer: Computer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     view = await computer.start(share=False)
     models = {info.id for info in (await view.ask(GetStatus(), NodeStatus)).models}
     absent = next(iter(sorted(models - {MODEL})))
     await view.ask(StartShare(request=ShareRequest(model=absent)), ShareStatus)
     failed = await view.share(ShareState.FAILED)
-    assert f"superbloom model fetch {absent}" in failed.reason
+    assert "The hub cannot be reached" in failed.reason
 
 
 async def test_swarms(computer: Computer) -> None:
@@ -341,4 +362,102 @@ async def test_damaged_settings_are_set_aside(computer: Computer) -> None:
     computer.data.settings_file.write_text("{broken")
     view = await computer.start(share=False)
     assert (await view.ask(GetStatus(), NodeStatus)).model == MODEL
-    assert list(computer.data.root.glob("settings.damaged-*"))
+    (kept,) = computer.data.root.glob("settings.damaged-*")
+    for late in (view, await computer.view()):
+        said = await late.until(Notice)
+        assert said.level is NoticeLevel.WARNING
+        assert kept.name in said.message
+
+
+async def test_damaged_conversations_are_told_to_everybody(computer: Computer) -> None:
+    computer.data.database.write_bytes(b"no database" * 1000)
+    view = await computer.start(share=False)
+    for late in (view, await computer.view()):
+        said = await late.until(Notice)
+        (kept,) = computer.data.root.glob("conversations.damaged-*")
+        assert kept.name in said.message
+
+
+async def test_for_a_chosen_model_that_is_gone_the_starter_stands_in(computer: Computer) -> None:
+    settings = Settings(model="gone", share=ShareSettings(wanted=False))
+    save_settings(computer.data.settings_file, settings)
+    view = await computer.start(model="")
+    said = await view.until(Notice)
+    assert "gone is not on this computer" in said.message
+    assert "superbloom model use" in said.next_step
+    invitation = await view.ask(CreateInvite(address="127.0.0.1"), Invitation)
+    assert decode_invite(invitation.code, 0.0).name
+    assert (await view.ask(GetStatus(), NodeStatus)).model == STARTER
+    assert load_settings(computer.data.settings_file)[0].model == "gone"
+    assert (await view.ask(UseModel(model=STARTER), NodeStatus)).model == STARTER
+    assert load_settings(computer.data.settings_file)[0].model == STARTER
+
+
+async def test_removing_the_chosen_model_chooses_the_starter(computer: Computer) -> None:
+    view = await computer.start(share=False)
+    await view.ask(RemoveModel(model=MODEL), Done)
+    status = await view.ask(GetStatus(), NodeStatus)
+    assert status.model == STARTER
+    assert status.share.state is ShareState.OFF
+    assert load_settings(computer.data.settings_file)[0].model == STARTER
+    changed = await view.until(ModelsChanged, lambda e: e.model == STARTER)
+    assert MODEL not in {info.id for info in changed.models}
+
+
+async def test_a_beginning_that_fails_is_told(
+    computer: Computer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(_service: ModelService, _model: str) -> ModelState:
+        raise OSError("The disk is gone.")
+
+    monkeypatch.setattr(ModelService, "stored", broken)
+    view = await computer.start(share=False, model="")
+    assert (await view.until(Notice)).level is NoticeLevel.ERROR
+    assert "The disk is gone" in caplog.text
+
+
+async def test_a_node_that_others_need_does_not_end_for_one_view(computer: Computer) -> None:
+    view = await computer.start(share=False)
+    other = await computer.view()
+    with pytest.raises(NodeInUse):
+        await view.client.request(StopNode(only_if_unused=True))
+    await other.ask(CreateInvite(address="127.0.0.1"), Invitation)
+    computer.views.remove(other)
+    await other.close()
+    await asyncio.sleep(0.1)
+    with pytest.raises(NodeInUse):
+        await view.client.request(StopNode(only_if_unused=True))
+    assert await view.ask(GetStatus(), NodeStatus)
+
+
+async def test_a_node_that_nobody_else_needs_ends_for_one_view(computer: Computer) -> None:
+    view = await computer.start(share=False)
+    await view.ask(CreateInvite(address="127.0.0.1"), Invitation)
+    await view.ask(StopNode(only_if_unused=True), Done)
+    assert computer.running is not None
+    async with asyncio.timeout(30):
+        await computer.running
+
+
+async def test_a_borrowed_node_ends_once_its_borrower_and_others_are_gone(
+    computer: Computer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = asyncio.Event()
+    monkeypatch.setattr(node_module, "stdin_closed", gone.wait)
+    monkeypatch.setattr(node_module, "LOOK_SECONDS", 0.01)
+    view = await computer.start(share=False, borrowed=True)
+    gone.set()
+    await asyncio.sleep(0.1)
+    assert await view.ask(GetStatus(), NodeStatus)
+    computer.views.remove(view)
+    await view.close()
+    assert computer.running is not None
+    async with asyncio.timeout(30):
+        await computer.running
+
+
+async def test_a_folder_that_cannot_be_written_ends_the_start(computer: Computer) -> None:
+    computer.data.control_file.mkdir()
+    node = Node(computer.data, NodeOptions(model=MODEL))
+    with pytest.raises(StorageFailed, match=computer.data.control_file.name):
+        await node.run(lambda _: None)

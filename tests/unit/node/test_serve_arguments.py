@@ -12,6 +12,7 @@ from superbloom.domain.catalogue import STARTER
 from superbloom.domain.errors import (
     InputRejected,
     InviteExpired,
+    InviteInvalid,
     ModelDamaged,
     ModelNotHere,
     UnknownModel,
@@ -103,8 +104,14 @@ def test_bad_models_are_told_apart(data: DataFolder) -> None:
     with pytest.raises(ModelNotHere, match="not on this computer"):
         orders(data, "--model", "bloom-176b")
     (data.models / STARTER / "config.json").write_text("{} ")
-    with pytest.raises(ModelDamaged):
+    with pytest.raises(ModelDamaged, match=r"config\.json"):
         orders(data)
+
+
+@pytest.mark.parametrize("address", ["/x", "/x/p2p/", "/ip4/10.1.2.3/tcp/4001"])
+def test_an_invite_with_an_address_that_is_none_is_refused(data: DataFolder, address: str) -> None:
+    with pytest.raises(InviteInvalid):
+        orders(data, "--join", code(address))
 
 
 def test_an_old_invite_is_refused(data: DataFolder) -> None:
@@ -121,6 +128,10 @@ def test_an_old_invite_is_refused(data: DataFolder) -> None:
         ("--precision", "fp1"),
         ("--threads", "0"),
         ("--port", "x"),
+        ("--port", "99999"),
+        ("--peer", "foo"),
+        ("--peer", "/ip4/10.1.2.3/tcp/4001"),
+        ("--data-dir", ""),
     ],
 )
 def test_nonsense_is_a_usage_error(

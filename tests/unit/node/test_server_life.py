@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from superbloom.domain.budget import MIB
-from superbloom.domain.errors import BudgetTooSmall, InputRejected, ModelDamaged, NoPeersReachable
+from superbloom.domain.budget import MIB, SCORE_BYTES
+from superbloom.domain.errors import (
+    BudgetTooSmall,
+    InputRejected,
+    ModelDamaged,
+    ModelNotHere,
+    NoPeersReachable,
+    ServerCrashed,
+)
 from superbloom.domain.model_card import Precision
 from superbloom.domain.sharing import ShareRequest
 from superbloom.domain.span import Span
@@ -29,7 +37,7 @@ from superbloom.swarm.membership import Membership
 from superbloom.swarm.memory import MemoryNetwork
 from superbloom.swarm.transport import Transport
 
-from .tiny_model import BLOCKS, MODEL, write_tiny_model
+from .tiny_model import BLOCKS, MODEL, write_tiny_model, write_tiny_shards
 
 SWARM = EnterSwarm(
     name="test", secret="5eed", bootstrap=(), listen="127.0.0.1:0", display_name="tester"
@@ -60,7 +68,7 @@ class Life:
         self.task = asyncio.create_task(self.life.run(self.entering))
 
     async def _connect(self, swarm: EnterSwarm) -> Transport:
-        assert swarm == SWARM
+        assert swarm.name == SWARM.name
         self.connects += 1
         return self.network.join()
 
@@ -82,8 +90,8 @@ class Life:
                 await asyncio.wait({waiting, self.task}, return_when=asyncio.FIRST_COMPLETED)
                 waiting.cancel()
 
-    async def serving(self) -> Serving:
-        self.entering.set_result(SWARM)
+    async def serving(self, swarm: EnterSwarm = SWARM) -> Serving:
+        self.entering.set_result(swarm)
         report = await self.until(Serving)
         assert isinstance(report, Serving)
         return report
@@ -134,6 +142,15 @@ async def test_it_loads_announces_and_serves(start: Start) -> None:
     assert any(isinstance(said, Alive) for said in life.reports)
 
 
+async def test_the_outer_address_is_announced(start: Start) -> None:
+    life = start(span=Span(0, 1))
+    report = await life.serving(replace(SWARM, address="example.org"))
+    (info,) = await seen(life)
+    assert info.addresses == report.addresses
+    assert info.addresses[0].startswith("/dns4/example.org/")
+    assert len(info.addresses) == 2
+
+
 async def test_loading_does_not_wait_for_the_swarm(start: Start) -> None:
     life = start(span=Span(1, 3))
     report = await life.until(Loading)
@@ -170,7 +187,7 @@ async def test_leaving_before_the_swarm_is_known_works(start: Start) -> None:
 async def test_a_small_budget_takes_what_the_swarm_lacks(start: Start) -> None:
     first = start(span=Span(0, 2))
     await first.serving()
-    budget = 2048 * 24 * 32 + 2 * (60_000 + 1024 * 256)
+    budget = SCORE_BYTES + 2048 * 24 * 32 + 2 * (60_000 + 1024 * 256)
     second = start(memory_bytes=budget)
     report = await second.serving()
     assert report.span.covers(Span(2, BLOCKS))
@@ -208,3 +225,86 @@ async def test_a_swarm_that_cannot_be_entered_is_said(start: Start) -> None:
     life.life._connect = connect
     with pytest.raises(NoPeersReachable):
         await life.serving()
+
+
+async def test_a_server_whose_device_failed_ends(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("superbloom.node.server_life.ALIVE_EVERY", 0.05)
+    life = start()
+    await life.serving()
+    host = life.life._host
+    assert host is not None
+    host.executor._fail(RuntimeError("CUDA error: an illegal memory access was encountered"))
+    with pytest.raises(ServerCrashed, match="computes nothing more"):
+        await life.gone()
+    assert await seen(life) == ()
+
+
+async def test_a_server_finds_back_to_those_it_joined_by(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("superbloom.node.server_life.TOUCH_SECONDS", 0.02)
+    life = start()
+    inviter = life.network.join("inviter")
+    swarm = replace(SWARM, bootstrap=inviter.addresses)
+    met: list[bool] = []
+
+    async def connect(_: EnterSwarm) -> Transport:
+        transport = life.network.join()
+        meet = transport.meet
+
+        async def noted(addresses: Sequence[str]) -> bool:
+            met.append(await meet(addresses))
+            return met[-1]
+
+        monkeypatch.setattr(transport, "meet", noted)
+        return transport
+
+    async def until(there: bool) -> None:
+        met.clear()
+        async with asyncio.timeout(5):
+            while there not in met:
+                await asyncio.sleep(0.01)
+
+    life.life._connect = connect
+    life.entering.set_result(swarm)
+    await life.until(Serving)
+    announcer = life.life._announcer
+    assert announcer is not None
+    soon: list[bool] = []
+    monkeypatch.setattr(announcer, "soon", lambda: soon.append(True))
+    await until(True)
+    await inviter.close()
+    await until(False)
+    assert not soon
+    life.network.join("inviter")
+    await until(True)
+    async with asyncio.timeout(5):
+        while not soon:
+            await asyncio.sleep(0.01)
+    assert soon == [True]
+
+
+@pytest.mark.parametrize(
+    ("here", "chosen"), [((2, 3), Span(2, 4)), ((0, 1, 3), Span(0, 2)), ((1,), Span(1, 2))]
+)
+async def test_only_blocks_on_the_disk_are_chosen(
+    start: Start, tmp_path: Path, here: tuple[int, ...], chosen: Span
+) -> None:
+    folder = write_tiny_shards(tmp_path)
+    for block in set(range(BLOCKS)) - set(here):
+        (folder / f"b{block}.safetensors").unlink()
+    report = await start(folder).serving()
+    assert report.span == chosen
+
+
+async def test_blocks_that_are_not_on_the_disk_are_refused(start: Start, tmp_path: Path) -> None:
+    folder = write_tiny_shards(tmp_path)
+    (folder / "b1.safetensors").unlink()
+    with pytest.raises(ModelNotHere, match="Blocks 0-2 of tiny are not on this computer"):
+        await start(folder, span=Span(0, 3)).serving()
+    for shard in folder.glob("b*.safetensors"):
+        shard.unlink()
+    with pytest.raises(ModelNotHere, match="The blocks of tiny"):
+        await start(folder).serving()

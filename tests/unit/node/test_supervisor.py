@@ -13,7 +13,7 @@ import pytest
 from superbloom.domain.sharing import ShareRequest, ShareState, ShareStatus
 from superbloom.node import server_child
 from superbloom.node.server_wire import EnterSwarm, StartServing
-from superbloom.node.supervisor import Patience, Supervisor
+from superbloom.node.supervisor import Patience, Supervisor, server_command
 
 FAKE = Path(__file__).with_name("fake_server.py")
 APP = Path(__file__).parents[3] / "app"
@@ -225,9 +225,22 @@ async def test_what_a_crashed_server_left_running_is_ended(make: Make) -> None:
     await gone(grandchild)
 
 
+def test_modules_of_the_current_folder_are_kept_out() -> None:
+    assert server_command("/d")[:4] == (sys.executable, "-P", "-m", "superbloom")
+
+
 async def test_a_command_that_cannot_be_started_is_explained() -> None:
     watch = Watch()
     supervisor = Supervisor(("/no/such/program",), watch, patience=Patience(backoff=()))
     await supervisor.start(ORDER)
     failed = await watch.state(ShareState.FAILED)
     assert "could not be started: No such file or directory" in failed.reason
+
+
+async def test_after_the_end_no_order_starts_a_server(make: Make) -> None:
+    supervisor, _ = make("good")
+    await supervisor.close()
+    await supervisor.start(ORDER)
+    await supervisor.enter_swarm(SWARM)
+    await asyncio.sleep(0.05)
+    assert supervisor.server_pid is None

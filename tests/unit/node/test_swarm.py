@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,17 +12,21 @@ import pytest
 
 from superbloom.control.messages import SwarmChanged
 from superbloom.domain.errors import (
+    DiskFull,
     InputRejected,
     InviteInvalid,
     NetworkFailed,
     NoPeersReachable,
     PortTaken,
 )
+from superbloom.domain.invite import decode_invite
 from superbloom.domain.settings import Reach
+from superbloom.node import swarm_changes
 from superbloom.node.kept_settings import KeptSettings
-from superbloom.node.swarm import NOBODY, Entry, Place, SwarmService
+from superbloom.node.swarm import CLOCKS, NOBODY, Entry, Place, SwarmService
 from superbloom.storage.paths import DataFolder
 from superbloom.storage.secrets import Secrets
+from superbloom.swarm.directory import Directory
 from superbloom.swarm.memory import MemoryNetwork
 from superbloom.swarm.transport import Transport
 
@@ -115,6 +120,28 @@ async def test_an_invite_opens_the_swarm_and_lets_another_computer_in(
     assert status.connected
     assert two.places[-1].membership == one.places[-1].membership
     assert two.settings.value.swarm.bootstrap
+
+
+async def test_the_address_given_with_an_invite_is_kept_for_the_server(
+    pair: tuple[Computer, Computer],
+) -> None:
+    one, _ = pair
+    await one.service.create_invite(1, "")
+    places = len(one.places)
+    await one.service.create_invite(1, "example.org")
+    assert one.settings.value.swarm.address == "example.org"
+    assert one.places[places:] == one.places[-1:]  # its server hears of it
+    await one.service.create_invite(1, "")
+    await one.service.create_invite(1, "127.0.0.1")
+    assert one.settings.value.swarm.address == "example.org"
+    assert len(one.places) == places + 1
+
+
+async def test_an_address_that_is_none_opens_nothing(pair: tuple[Computer, Computer]) -> None:
+    one, _ = pair
+    with pytest.raises(InputRejected):
+        await one.service.create_invite(1, "two words")
+    assert one.service.status().reach is Reach.LOCAL
 
 
 async def test_an_invite_for_this_computer_keeps_the_swarm_local(
@@ -248,3 +275,97 @@ async def test_a_join_that_fails_at_the_last_leaves_all_as_it_was(
     await two.service.start()
     assert two.service.place is not None
     assert two.service.place.membership == before
+
+
+async def test_without_a_swarm_there_is_no_invite_and_no_joining(
+    pair: tuple[Computer, Computer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(swarm_changes, "BEGIN_SECONDS", 0.05)
+    one, _ = pair
+    code = (await one.service.create_invite(1, "")).code
+    three = Computer(one.network, tmp_path / "three")
+    for asking in (three.service.create_invite(1, ""), three.service.join(code)):
+        with pytest.raises(NetworkFailed, match="not begun") as caught:
+            await asking
+        assert caught.value.next_step
+    assert three.entries == []
+    assert three.settings.value.swarm.reach is Reach.LOCAL
+
+
+async def test_an_invite_waits_for_the_swarm_that_is_beginning(tmp_path: Path) -> None:
+    one = Computer(MemoryNetwork(seed=1), tmp_path / "one")
+    asking = asyncio.create_task(one.service.create_invite(1, "127.0.0.1"))
+    await asyncio.sleep(0.01)
+    await one.service.start()
+    invite = decode_invite((await asking).code, time.time())
+    assert invite.name == one.service.status().name != ""
+    assert invite.secret
+    await one.service.close()
+
+
+async def test_after_the_end_nothing_changes(pair: tuple[Computer, Computer]) -> None:
+    one, two = pair
+    code = (await one.service.create_invite(1, "")).code
+    await two.service.close()
+    entries = len(two.entries)
+    for asking in (two.service.join(code), two.service.create_invite(1, ""), two.service.leave()):
+        with pytest.raises(NetworkFailed, match="ending"):
+            await asking
+    assert len(two.entries) == entries
+
+
+async def test_a_swarm_that_cannot_be_kept_does_not_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(swarm_changes, "BEGIN_SECONDS", 0.05)
+    one = Computer(MemoryNetwork(seed=1), tmp_path / "one")
+
+    def full(_update: object) -> None:
+        raise DiskFull("There is no space left.")
+
+    monkeypatch.setattr(one.settings, "change", full)
+    with pytest.raises(DiskFull):
+        await one.service.start()
+    with pytest.raises(NetworkFailed, match="not begun"):
+        await one.service.create_invite(1, "127.0.0.1")
+
+
+async def test_a_directory_that_fails_is_started_again(
+    pair: tuple[Computer, Computer],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    one, _ = pair
+    monkeypatch.setattr("superbloom.node.swarm.DIRECTORY_SECONDS", 0.01)
+    runs: list[Directory] = []
+    running = asyncio.Event()
+
+    async def run(directory: Directory, models: object) -> None:
+        runs.append(directory)
+        if len(runs) < 3:
+            raise ExceptionGroup("in its tasks", [TypeError("what a peer wrote")])
+        running.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Directory, "run", run)
+    await one.service.leave()
+    async with asyncio.timeout(5):
+        await running.wait()
+    assert len(set(runs)) == 1
+    assert "The directory failed" in caplog.text
+
+
+async def test_clocks_that_part_after_the_start_are_told(
+    pair: tuple[Computer, Computer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, _ = pair
+    monkeypatch.setattr("superbloom.node.swarm.TOUCH_SECONDS", 0.01)
+    differ = True
+    monkeypatch.setattr(Directory, "clocks_differ", property(lambda _: differ))
+    await one.service.leave()
+    async with asyncio.timeout(5):
+        while one.service.status().problem != CLOCKS:
+            await asyncio.sleep(0.01)
+        differ = False
+        while one.service.status().problem:
+            await asyncio.sleep(0.01)

@@ -102,6 +102,7 @@ def test_a_cut_step_is_refused(data: st.DataObject) -> None:
         {"epoch": 1.5},
         {"extra": 1},
         {"model": None},
+        {"model": "\ud800"},
     ],
 )
 def test_wrong_fields_are_refused(change: dict[str, object]) -> None:

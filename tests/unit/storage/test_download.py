@@ -169,3 +169,26 @@ def test_names_that_lead_out_of_the_folder_are_refused(name):
 def test_sizes_read_as_people_write_them():
     assert fetching.in_words(93_000_000) == "93.0 MB"
     assert fetching.in_words(12) == "12 bytes"
+
+
+def test_more_than_the_file_has_is_not_written(hub, remote, tmp_path, watch):
+    hub.files["big"] = CONTENT + bytes(50 * 2**20)
+    largest = 0
+
+    def advance(count):
+        nonlocal largest
+        part = tmp_path / "f.part"
+        largest = max(largest, part.stat().st_size if part.exists() else 0)
+
+    with pytest.raises(DownloadFailed, match="more arrives"):
+        download(remote, tmp_path / "f", watch, advance, QUICK)
+    assert largest <= len(CONTENT)
+    assert not list(tmp_path.iterdir())
+    assert hub.times("big") == 2
+
+
+def test_wrong_bytes_are_fetched_once_more_and_no_more(hub, remote, tmp_path, watch):
+    hub.wrong["big"] = 100
+    with pytest.raises(DownloadFailed, match="checksum"):
+        download(remote, tmp_path / "f", watch, lambda _: None, QUICK)
+    assert hub.times("big") == 2

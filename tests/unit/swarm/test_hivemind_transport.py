@@ -8,11 +8,17 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import psutil
 import pytest
+from hivemind.dht.protocol import ValidationError
+from hivemind.dht.routing import DHTID
+from hivemind.p2p import PeerID
+from hivemind.proto.dht_pb2 import StoreRequest
+from hivemind.proto.runtime_pb2 import ExpertRequest
 
 from superbloom.domain.errors import (
     ClocksDiffer,
@@ -22,7 +28,7 @@ from superbloom.domain.errors import (
     PortTaken,
     SessionRefused,
 )
-from superbloom.swarm.hivemind_transport import HivemindTransport
+from superbloom.swarm.hivemind_transport import CALL_PROTOCOL, HivemindTransport
 from superbloom.swarm.transport import MAX_CALL_BYTES, MAX_FRAME_BYTES, Stream
 
 APP = Path(__file__).resolve().parents[3] / "app"
@@ -144,6 +150,104 @@ async def test_the_shared_table(start: Start) -> None:
     assert await a.find("key") == {a.peer_id: b"a's", b.peer_id: b"b's"}
     assert await b.find("key") == {a.peer_id: b"a's", b.peer_id: b"b's"}
     assert await b.find("no such key") == {}
+
+
+GARBAGE: dict[str, tuple[bytes, bytes | None, float]] = {
+    "not msgpack": (b"\xc1", b"\xa1x", 20.0),
+    "not msgpack, for ever": (b"\xc1", b"\xa1x", float("inf")),
+    "a plain value": (b"\xc4\x01x", None, 1000.0),
+    "a plain value, not msgpack": (b"\xc1", None, 20.0),
+    "for ever": (b"\xc4\x01x", b"\xa1x", float("inf")),
+    "no number": (b"\xc4\x01x", b"\xa1x", float("nan")),
+    "text": (b"\xa1x", b"\xa1x", 20.0),
+    "an odd subkey": (b"\xc4\x01x", b"\x01", 20.0),
+    "long": (b"\xc5\xff\xff" + bytes(65535), b"\xa1x", 20.0),
+}
+
+
+@pytest.mark.parametrize("name", GARBAGE)
+async def test_garbage_in_the_table_hides_nobody(start: Start, name: str) -> None:
+    value, subkey, lifetime = GARBAGE[name]
+    a = await start("a")
+    b = await start("b", initial_peers=a.addresses)
+    hostile = await start("hostile", initial_peers=a.addresses)
+    protocol, key = hostile._table._node.protocol, DHTID.generate(source="key")
+    protocol.record_validator = None
+    tag = protocol.IS_REGULAR_VALUE if subkey is None else subkey
+    await asyncio.sleep(0.2)
+    for peer in (a, b):
+        stub = protocol.get_stub(PeerID.from_base58(peer.peer_id))
+        answer = await stub.rpc_store(
+            StoreRequest(
+                keys=[key.to_bytes()],
+                subkeys=[tag],
+                values=[value],
+                expiration_time=[time.time() + lifetime],
+                in_cache=[False],
+                peer=protocol.node_info,
+            ),
+            timeout=5,
+        )
+        assert list(answer.store_ok) == [False]
+    async with asyncio.timeout(20):
+        assert await b.store("key", b.peer_id, b"b's", lifetime=20)
+        assert await a.find("key") == {b.peer_id: b"b's"}
+
+
+@pytest.mark.parametrize("lifetime", [20.0, float("inf")])
+async def test_a_peer_that_answers_with_garbage_hides_nobody(start: Start, lifetime: float) -> None:
+    a = await start("a")
+    b = await start("b", initial_peers=a.addresses)
+    hostile = await start("hostile", initial_peers=a.addresses)
+    assert await hostile.meet(b.addresses)
+    node = hostile._table._node
+    held = node.protocol.storage
+    expires_at = time.time() + lifetime
+    held.store(DHTID.generate(source="key"), b"\xc1", expires_at, subkey="someone")
+    held.store(DHTID.generate(source="key"), b"\xc4\x01x", time.time() + 20, subkey="x")
+    async with asyncio.timeout(20):
+        assert await b.store("key", b.peer_id, b"b's", lifetime=20)
+        found = await a.find("key")
+    assert found[b.peer_id] == b"b's"
+    assert "someone" not in found
+    if lifetime == 20.0:
+        assert found["x"] == b"x"  # what is good beside it is used
+
+
+async def test_records_that_are_not_what_they_should_be_are_refused(start: Start) -> None:
+    a = await start("a")
+    b = await start("b", initial_peers=a.addresses)
+    a.check_records(lambda subkey, value, expires_at: value == b"good")
+    assert await b.store("key", "one", b"good", lifetime=20)
+    await b.store("key", "two", b"bad", lifetime=20)
+    assert await a.find("key") == {"one": b"good"}
+
+
+async def test_what_only_oneself_holds_is_not_taken(start: Start) -> None:
+    a = await start("a")
+    assert await a.store("key", a.peer_id, b"alone", lifetime=20)
+    b = await start("b", initial_peers=a.addresses)
+    assert await b.store("key", b.peer_id, b"first", lifetime=20)
+    await a.close()
+    assert not await b.store("key", b.peer_id, b"second", lifetime=30)
+
+
+async def test_a_reply_that_cannot_be_read_is_a_lost_peer(start: Start) -> None:
+    async def babble(request: ExpertRequest, context: object) -> Babble:
+        return Babble()
+
+    class Babble:
+        def SerializeToString(self) -> bytes:
+            return b"\xff\xff\xff"
+
+    a = await start("a")
+    b = await start("b", initial_peers=a.addresses)
+    hostile = a._daemon.p2p
+    await hostile.remove_protobuf_handler(CALL_PROTOCOL)
+    await hostile.add_protobuf_handler(CALL_PROTOCOL, babble, ExpertRequest)
+    with pytest.raises(PeerLost, match="no proper reply") as lost:
+        await b.call(a.peer_id, "ping", b"", timeout=5)
+    assert lost.value.peer == a.peer_id
 
 
 async def test_an_identity_is_kept_and_signs(start: Start, tmp_path: Path) -> None:
@@ -271,6 +375,39 @@ async def test_a_clock_that_is_off(start: Start, tmp_path: Path) -> None:
     finally:
         process.kill()
         process.communicate()
+
+
+@pytest.mark.parametrize(
+    ("second", "kind"),
+    [
+        (ValidationError("local time must be within 3 seconds of others"), ClocksDiffer),
+        (ValidationError("something else"), NoPeersReachable),
+        (AssertionError("DHTID must be in [0, 2**160)"), NoPeersReachable),
+        (RuntimeError("none of the initial_peers responded"), NoPeersReachable),
+    ],
+)
+async def test_what_is_wrong_behind_a_firewall(
+    start: Start, monkeypatch: pytest.MonkeyPatch, second: Exception, kind: type[Exception]
+) -> None:
+    errors = [ValidationError("Peer can't access this node"), second]
+
+    async def create(**_: object) -> None:
+        raise errors.pop(0)
+
+    a = await start("a")
+    monkeypatch.setattr("superbloom.swarm.hivemind_table.DHTNode.create", create)
+    with pytest.raises(kind):
+        await start("b", initial_peers=a.addresses)
+    assert not errors
+
+
+async def test_a_peer_with_an_impossible_id_is_not_met(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = await start("a")
+    b = await start("b", initial_peers=a.addresses)
+    a._table._node.protocol.node_info.node_id = bytes([255]) * 30
+    assert not await b.meet(a.addresses)
 
 
 async def test_a_dead_daemon_is_told(start: Start) -> None:

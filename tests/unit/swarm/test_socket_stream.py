@@ -99,6 +99,23 @@ async def test_a_frame_of_too_many_parts_is_refused(ends: Ends) -> None:
     await asyncio.gather(writing, return_exceptions=True)
 
 
+@pytest.mark.parametrize("length", [0, 1, PART_BYTES - 1])
+async def test_endless_small_parts_are_refused(ends: Ends, length: int) -> None:
+    await ends.write((header(length, more=True) + bytes(length)) * 3)
+    with pytest.raises(PeerLost, match="small parts"):
+        async with asyncio.timeout(5):
+            await ends.stream.receive()
+
+
+@pytest.mark.parametrize("more", [False, True])
+async def test_a_receiver_may_bear_less(ends: Ends, more: bool) -> None:
+    await ends.write(header(100) + bytes(100) + header(PART_BYTES, more) + bytes(PART_BYTES))
+    assert await ends.stream.receive(100) == bytes(100)
+    with pytest.raises(PeerLost, match="too long"):
+        async with asyncio.timeout(5):
+            await ends.stream.receive(100)
+
+
 async def test_random_bytes_end_in_a_loss(ends: Ends) -> None:
     await ends.write(b"GET / HTTP/1.1\r\n\r\n")
     with pytest.raises(PeerLost):

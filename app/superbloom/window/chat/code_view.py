@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import QSize, Qt, QTimer
-from PySide6.QtGui import QGuiApplication, QResizeEvent, QTextCursor, QWheelEvent
+from PySide6.QtCore import QSize, Qt, QTimer, Signal
+from PySide6.QtGui import (
+    QFocusEvent,
+    QGuiApplication,
+    QKeyEvent,
+    QResizeEvent,
+    QTextCursor,
+    QWheelEvent,
+)
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QPlainTextEdit, QSizePolicy, QVBoxLayout
 
 from superbloom.window.chat.code_colors import CodeColors
+from superbloom.window.chat.reading_keys import scrolls_talk
 from superbloom.window.theme import Space, Theme, code_font
 from superbloom.window.widgets.buttons import IconButton
+from superbloom.window.widgets.focus_bar import BY_KEYBOARD
 from superbloom.window.widgets.labels import label
 
 COPIED_MILLISECONDS = 1500
@@ -21,6 +30,7 @@ class CodeView(QFrame):
         super().__init__()
         self.setProperty("kind", "code")
         self._text = _CodeText(theme)
+        self._text.focused.connect(self._show_focus)
         self._copy = IconButton(theme, "copy", "Copy the code", size=16, color="muted")
         self._copy.clicked.connect(self._copy_code)
         self._done = QTimer(self)
@@ -28,7 +38,7 @@ class CodeView(QFrame):
         self._done.setInterval(COPIED_MILLISECONDS)
         self._done.timeout.connect(self._show_ready)
         head = QHBoxLayout()
-        head.setContentsMargins(Space.M, 3, Space.XS, 0)
+        head.setContentsMargins(Space.S, 3, Space.XS, 0)
         head.addWidget(label(language or "code", tone="muted", scale=0.9))
         head.addStretch(1)
         head.addWidget(self._copy)
@@ -46,6 +56,10 @@ class CodeView(QFrame):
         """Code that only grew is appended: what is drawn already stays."""
         self._text.show_code(code)
 
+    def _show_focus(self, focused: bool) -> None:
+        self.setProperty("active", focused)
+        self.style().polish(self)
+
     def _copy_code(self) -> None:
         QGuiApplication.clipboard().setText(self.code)
         self._copy.show_icon("check", "leaf")
@@ -60,6 +74,9 @@ class CodeView(QFrame):
 class _CodeText(QPlainTextEdit):
     """As tall as its lines."""
 
+    focused = Signal(bool)
+    """Whether a key has brought the focus here."""
+
     def __init__(self, theme: Theme) -> None:
         super().__init__()
         self._shown = ""
@@ -71,7 +88,7 @@ class _CodeText(QPlainTextEdit):
         self.setLineWrapMode(QPlainTextEdit.LineWrapMode.NoWrap)
         self.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-        self.setFocusPolicy(Qt.FocusPolicy.ClickFocus)
+        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.document().setDocumentMargin(Space.S)
         self.viewport().setAutoFillBackground(False)
         self._colors = CodeColors(self.document(), theme)
@@ -96,6 +113,20 @@ class _CodeText(QPlainTextEdit):
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
         self._fit()
+
+    def focusInEvent(self, event: QFocusEvent) -> None:
+        self.focused.emit(event.reason() in BY_KEYBOARD)
+        super().focusInEvent(event)
+
+    def focusOutEvent(self, event: QFocusEvent) -> None:
+        self.focused.emit(False)
+        super().focusOutEvent(event)
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        if scrolls_talk(event):
+            event.ignore()
+        else:
+            super().keyPressEvent(event)
 
     def wheelEvent(self, event: QWheelEvent) -> None:
         if abs(event.angleDelta().x()) > abs(event.angleDelta().y()):

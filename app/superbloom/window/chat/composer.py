@@ -21,6 +21,7 @@ class Composer(QFrame):
     def __init__(self, theme: Theme) -> None:
         super().__init__()
         self._answering = False
+        self._stopping = False
         self._reachable = False
         self.setProperty("kind", "composer")
         self.field = _Field()
@@ -48,8 +49,7 @@ class Composer(QFrame):
 
     def set_answering(self, answering: bool, *, stopping: bool = False) -> None:
         """While an answer runs the button stops it."""
-        self._answering = answering
-        self.stop_button.setEnabled(not stopping)
+        self._answering, self._stopping = answering, stopping
         self.stop_button.rename("Stopping …" if stopping else "Stop the answer (Esc)")
         self._show_buttons()
 
@@ -80,12 +80,18 @@ class Composer(QFrame):
             self.stopped.emit()
 
     def _show_buttons(self) -> None:
-        focused = self.send_button.hasFocus() or self.stop_button.hasFocus()
+        can_send = self._reachable and bool(self.text.strip())
+        can_stop = self._answering and not self._stopping
+        # a button that goes must not hand the focus on to whatever comes next
+        focused = self.window().focusWidget()
+        if (focused is self.send_button and (self._answering or not can_send)) or (
+            focused is self.stop_button and not can_stop
+        ):
+            self.field.setFocus()
         self.send_button.setVisible(not self._answering)
         self.stop_button.setVisible(self._answering)
-        self.send_button.setEnabled(self._reachable and bool(self.text.strip()))
-        if focused:
-            self.field.setFocus()
+        self.send_button.setEnabled(can_send)
+        self.stop_button.setEnabled(can_stop)
 
     def _mark_active(self, active: bool) -> None:
         self.setProperty("active", "true" if active else "false")

@@ -20,6 +20,7 @@ from PySide6.QtWidgets import (
     QAbstractItemView,
     QFrame,
     QHBoxLayout,
+    QLineEdit,
     QListView,
     QMenu,
     QStyle,
@@ -36,6 +37,7 @@ from superbloom.window.theme import Space, Theme, scaled_font
 from superbloom.window.widgets.buttons import IconButton
 from superbloom.window.widgets.confirm import confirm
 from superbloom.window.widgets.labels import label, paragraph
+from superbloom.window.widgets.tips import plain_tip
 from superbloom.window.words import when_words
 
 WIDTH = 252
@@ -47,13 +49,20 @@ Index = QModelIndex | QPersistentModelIndex
 
 
 class ConversationRows(QAbstractListModel):
-    """The store's conversations for Qt's views."""
+    """The store's conversations for Qt's views.
+
+    Rows are moved, never reset: what a view knows of a row (its editor, say) stays with it.
+    """
 
     renamed = Signal(str, str)
+    rearranged = Signal()
+    """The rows are as in the store again."""
 
     def __init__(self, store: Store) -> None:
         super().__init__()
-        self._rows: tuple[Conversation, ...] = ()
+        self._rows: list[Conversation] = []
+        self.rearranging = False
+        """While rows come and go, what a view takes for chosen was chosen by nobody."""
         self._store = store
         store.conversations_changed.connect(self._take)
 
@@ -67,7 +76,7 @@ class ConversationRows(QAbstractListModel):
         if role in (Qt.ItemDataRole.DisplayRole, Qt.ItemDataRole.EditRole):
             return row.title
         if role == Qt.ItemDataRole.ToolTipRole:
-            return f"{row.title}\n{row.model}"
+            return plain_tip(f"{row.title}\n{row.model}")
         if role == ID_ROLE:
             return row.id
         if role == WHEN_ROLE:
@@ -89,15 +98,44 @@ class ConversationRows(QAbstractListModel):
         return next((n for n, row in enumerate(self._rows) if row.id == conversation), -1)
 
     def _take(self) -> None:
-        fresh = tuple(self._store.conversations.values())
-        if [row.id for row in fresh] == [row.id for row in self._rows]:
-            self._rows = fresh
-            if fresh:
-                self.dataChanged.emit(self.index(0), self.index(len(fresh) - 1))
+        fresh = list(self._store.conversations.values())
+        if [row.id for row in fresh] != [row.id for row in self._rows]:
+            self.rearranging = True
+            self._remove_all_but({row.id for row in fresh})
+            if self._rows:
+                for number, row in enumerate(fresh):
+                    self._bring(row, number)
+            elif fresh:
+                self.beginInsertRows(QModelIndex(), 0, len(fresh) - 1)
+                self._rows = list(fresh)
+                self.endInsertRows()
+            self.rearranging = False
+            self.rearranged.emit()
+        before, self._rows = self._rows, fresh
+        for number, (old, new) in enumerate(zip(before, fresh, strict=True)):
+            if old != new:
+                self.dataChanged.emit(self.index(number), self.index(number))
+
+    def _remove_all_but(self, kept: set[str]) -> None:
+        for number in reversed(range(len(self._rows))):
+            if self._rows[number].id not in kept:
+                self.beginRemoveRows(QModelIndex(), number, number)
+                del self._rows[number]
+                self.endRemoveRows()
+
+    def _bring(self, row: Conversation, number: int) -> None:
+        """Have it stand at `number`, where all before it are right already."""
+        if number < len(self._rows) and self._rows[number].id == row.id:
             return
-        self.beginResetModel()
-        self._rows = fresh
-        self.endResetModel()
+        found = self.row_of(row.id)
+        if found < 0:
+            self.beginInsertRows(QModelIndex(), number, number)
+            self._rows.insert(number, row)
+            self.endInsertRows()
+        else:
+            self.beginMoveRows(QModelIndex(), found, found, QModelIndex(), number)
+            self._rows.insert(number, self._rows.pop(found))
+            self.endMoveRows()
 
 
 class _RowPainter(QStyledItemDelegate):
@@ -145,6 +183,11 @@ class _RowPainter(QStyledItemDelegate):
         editor.setAccessibleName("Title")
         return editor
 
+    def setEditorData(self, editor: QWidget, index: Index) -> None:
+        """What is being typed stays when the conversation changes meanwhile."""
+        if not (isinstance(editor, QLineEdit) and editor.isModified()):
+            super().setEditorData(editor, index)
+
 
 class ConversationList(QWidget):
     """The left column of the chat page."""
@@ -161,7 +204,7 @@ class ConversationList(QWidget):
         self.rows = ConversationRows(store)
         self.rows.setParent(self)
         self.rows.renamed.connect(actions.rename_conversation)
-        self.rows.modelReset.connect(self._choose)
+        self.rows.rearranged.connect(self._choose)
         new = IconButton(theme, "plus", "New conversation (Ctrl+N)", size=18)
         new.clicked.connect(self.new_wanted)
         head = QHBoxLayout()
@@ -206,9 +249,10 @@ class ConversationList(QWidget):
 
     def ask_delete(self, index: Index) -> None:
         """Delete a conversation once the user has said so twice."""
-        if not index.isValid():
-            return
-        conversation, title = str(index.data(ID_ROLE)), str(index.data())
+        if index.isValid():
+            self._ask_delete(str(index.data(ID_ROLE)), str(index.data()))
+
+    def _ask_delete(self, conversation: str, title: str) -> None:
         confirm(
             self,
             f"Delete “{title}”?",
@@ -221,14 +265,21 @@ class ConversationList(QWidget):
         index = self.view.indexAt(place)
         if not index.isValid():
             return
+        # rows may move while the menu is open: it is about this conversation all the same
+        conversation, title = str(index.data(ID_ROLE)), str(index.data())
         menu = QMenu(self.view)
         menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        menu.addAction("Rename", lambda: self.view.edit(index))
-        menu.addAction("Delete", lambda: self.ask_delete(index))
+        menu.addAction("Rename", lambda: self._rename(conversation))
+        menu.addAction("Delete", lambda: self._ask_delete(conversation, title))
         menu.popup(self.view.viewport().mapToGlobal(place))
 
+    def _rename(self, conversation: str) -> None:
+        row = self.rows.row_of(conversation)
+        if row >= 0:
+            self.view.edit(self.rows.index(row))
+
     def _chosen(self, index: QModelIndex) -> None:
-        if index.isValid():
+        if index.isValid() and not self.rows.rearranging:
             self._actions.open_conversation(str(index.data(ID_ROLE)))
 
     def _choose(self) -> None:

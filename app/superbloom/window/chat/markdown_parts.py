@@ -13,7 +13,7 @@ PIECE_CHARACTERS = 3000
 LONGEST_PIECE = 12_000
 """... and at any line after as many, even in the middle of a list."""
 
-_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})[ \t]*([^\s`]*)[^`]*$")
+_FENCE = re.compile(r"( {0,3})(`{3,}|~{3,})[ \t]*([^\s`]*)[^`]*$")
 _CONTINUES = re.compile(r"\s|[-+*>|]|\d{1,9}[.)]|[=-]{2,}\s*$")
 """A line that may belong to the list, quote or table before it."""
 
@@ -88,7 +88,7 @@ def _code_end(lines: list[str], first: int) -> int | None:
     if opening is None:
         return None
     for number in range(first + 1, len(lines)):
-        if _closes(lines[number], opening[1]):
+        if _closes(lines[number], opening[2]):
             return number + 1
     return len(lines)
 
@@ -114,6 +114,12 @@ def _prose_end(lines: list[str], first: int) -> int:
 def _code_part(lines: list[str], offset: int) -> Part:
     opening = _FENCE.match(lines[0])
     assert opening is not None
-    closed = len(lines) > 1 and _closes(lines[-1], opening[1])
-    inside = "".join(lines[1:-1] if closed else lines[1:])
-    return Part(PartKind.CODE, offset, inside.removesuffix("\n"), opening[2])
+    closed = len(lines) > 1 and _closes(lines[-1], opening[2])
+    indent = len(opening[1])
+    inside = "".join(_outdent(line, indent) for line in (lines[1:-1] if closed else lines[1:]))
+    return Part(PartKind.CODE, offset, inside.removesuffix("\n"), opening[3])
+
+
+def _outdent(line: str, indent: int) -> str:
+    """Code in a list is indented with its fence; what goes beyond is the code's own."""
+    return line[:indent].lstrip(" ") + line[indent:]

@@ -74,6 +74,8 @@ class AnswerCard(QWidget):
         self._parts.setSpacing(Space.S)
         self._waiting = label(tone="muted")
         self._waiting.hide()
+        self._notes = paragraph(scale=0.92)
+        self._notes.hide()
         self._trouble = paragraph(tone="error")
         self._trouble.hide()
         self._figures = label(tone="muted", scale=0.88)
@@ -87,6 +89,7 @@ class AnswerCard(QWidget):
         foot.addStretch(1)
         column.addWidget(self._waiting)
         column.addLayout(self._parts)
+        column.addWidget(self._notes)
         column.addWidget(self._trouble)
         column.addWidget(self._foot)
         self._foot.hide()
@@ -118,15 +121,26 @@ class AnswerCard(QWidget):
             self._draw_pending()
         self._text = text
 
-    def show_waiting(self, words: str) -> None:
-        """What goes on before there is any text."""
+    def show_running(self, words: str) -> None:
+        """It goes on: what it does, for as long as there is no text; nothing of an end."""
+        self._trouble.hide()
+        self._foot.hide()
+        self._show_waiting(words)
+
+    def show_notes(self, notes: tuple[str, ...]) -> None:
+        """What happened on the way and was overcome."""
+        self._notes.setText("\n".join(notes))
+        self._notes.setVisible(bool(notes))
+
+    def _show_waiting(self, words: str) -> None:
         self._waiting.setText(f"{words} …" if words else "")
         self._waiting.setVisible(bool(words) and not self._text)
 
     def show_end(self, message: Message, failure: tuple[str, str] | None) -> None:
         """How the answer ended and the figures that stand under it."""
         self.message = message
-        self.show_waiting("")
+        self._show_waiting("")
+        self._trouble.hide()
         if failure is not None or message.end is EndReason.FAILED:
             sentence, step = failure or ("This answer broke off.", "Ask again.")
             self._trouble.setText(f"{sentence} {step}".strip())

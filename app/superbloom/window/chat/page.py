@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import Qt
-from PySide6.QtGui import QKeySequence, QShortcut
 from PySide6.QtWidgets import QHBoxLayout, QStackedWidget, QVBoxLayout, QWidget
 
 from superbloom.control.messages import ModelInfo, Reach, SwarmStatus
@@ -41,7 +39,7 @@ class ChatPage(QWidget):
         self.state_line = StateLine()
         self._title = ElidedLabel()
         self._title.setFont(label(bold=True).font())
-        self._model = label(tone="muted", scale=0.92)
+        self._model = ElidedLabel(tone="muted", scale=0.92)
         self._middle = QStackedWidget()
         self._middle.addWidget(self.welcome)
         self._middle.addWidget(self.transcript)
@@ -50,9 +48,6 @@ class ChatPage(QWidget):
         row.setSpacing(0)
         row.addWidget(self.list)
         row.addLayout(self._make_pane(), 1)
-        escape = QShortcut(QKeySequence(Qt.Key.Key_Escape), self)
-        escape.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
-        escape.activated.connect(self.stop)
         actions.refused.connect(self.composer.give_back)
         store.current_changed.connect(self._draw)
         store.models_changed.connect(self._draw)
@@ -72,8 +67,9 @@ class ChatPage(QWidget):
         self.composer.set_reachable(reachable)
 
     def stop(self) -> None:
-        """Stop the shown conversation's answer, if one runs."""
-        if self._store.current in self._store.answers:
+        """Stop the shown conversation's answer, if one runs that is not stopping already."""
+        running = self._store.answers.get(self._store.current)
+        if running is not None and not running.stopping:
             self._stop()
 
     def _make_pane(self) -> QVBoxLayout:

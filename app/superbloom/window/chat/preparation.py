@@ -18,6 +18,7 @@ class Preparation(QFrame):
         super().__init__()
         self.setProperty("kind", "card")
         self.words = label(bold=True)
+        self.words.setWordWrap(True)
         self._detail = ElidedLabel(tone="muted")
         self._hint = paragraph(scale=0.92)
         self.bar = QProgressBar()
@@ -25,8 +26,7 @@ class Preparation(QFrame):
         self.bar.setFixedHeight(6)
         self.bar.setAccessibleName("Progress")
         head = QHBoxLayout()
-        head.addWidget(self.words)
-        head.addStretch(1)
+        head.addWidget(self.words, 1)
         head.addWidget(self._detail)
         rows = QVBoxLayout(self)
         rows.setContentsMargins(Space.L, Space.M, Space.L, Space.M)
@@ -40,7 +40,8 @@ class Preparation(QFrame):
         self.setVisible(not now.ready)
         self.words.setText(now.words)
         short = now.working
-        self._detail.setText(now.detail if short else "")
+        self._detail.setText(now.detail)
+        self._detail.setVisible(short and bool(now.detail))
         self._hint.setText(
             "You can write already: your question is answered as soon as the model is here."
             if short

@@ -5,7 +5,9 @@ from __future__ import annotations
 from PySide6.QtCore import QSize, Qt, QUrl, Signal
 from PySide6.QtGui import (
     QBrush,
+    QFocusEvent,
     QImage,
+    QKeyEvent,
     QResizeEvent,
     QTextBlock,
     QTextBlockFormat,
@@ -21,7 +23,10 @@ from PySide6.QtGui import (
 from PySide6.QtWidgets import QFrame, QSizePolicy, QTextBrowser
 
 from superbloom.window.chat.markdown_parts import keep_line_breaks
+from superbloom.window.chat.reading_keys import scrolls_talk
 from superbloom.window.theme import Theme, code_font, scaled_font
+from superbloom.window.widgets.focus_bar import FocusBar
+from superbloom.window.widgets.tips import plain_tip
 
 LINE_HEIGHT = 145
 PARAGRAPH_GAP = 10
@@ -52,6 +57,7 @@ class ProseView(QTextBrowser):
         self._theme = theme
         self._plain = False
         self._source = ""
+        self._focus_bar: FocusBar | None = None
         document = InertDocument(self)
         document.setDocumentMargin(0)
         document.setUndoRedoEnabled(False)
@@ -68,7 +74,7 @@ class ProseView(QTextBrowser):
         self.setOpenLinks(False)
         self.setOpenExternalLinks(False)
         self.setTextInteractionFlags(Qt.TextInteractionFlag.TextBrowserInteraction)
-        self.setFocusPolicy(Qt.FocusPolicy.ClickFocus)
+        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.viewport().setAutoFillBackground(False)
         self.anchorClicked.connect(self._clicked)
         document.documentLayout().documentSizeChanged.connect(self._fit)
@@ -103,6 +109,24 @@ class ProseView(QTextBrowser):
         super().resizeEvent(event)
         if event.size().width() != event.oldSize().width():
             self._fit()
+
+    def focusInEvent(self, event: QFocusEvent) -> None:
+        if self._focus_bar is None and self.parentWidget() is not None:
+            self._focus_bar = FocusBar(self._theme, self)
+        if self._focus_bar is not None:
+            self._focus_bar.show_focus(event)
+        super().focusInEvent(event)
+
+    def focusOutEvent(self, event: QFocusEvent) -> None:
+        if self._focus_bar is not None:
+            self._focus_bar.hide()
+        super().focusOutEvent(event)
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        if scrolls_talk(event):
+            event.ignore()
+        else:
+            super().keyPressEvent(event)
 
     def wheelEvent(self, event: QWheelEvent) -> None:
         event.ignore()  # the transcript scrolls, not its parts
@@ -149,7 +173,7 @@ class ProseView(QTextBrowser):
                 change.setBackground(QBrush(self._theme.color("hover")))
             if kind.isAnchor():
                 change.setForeground(QBrush(self._theme.color("accent")))
-                change.setToolTip(kind.anchorHref())
+                change.setToolTip(plain_tip(kind.anchorHref()))
             elif quoted:
                 change.setForeground(QBrush(self._theme.color("muted")))
             if change.propertyCount():

@@ -5,12 +5,16 @@ from __future__ import annotations
 import time
 
 from PySide6.QtCore import QEvent, QObject, Qt, QTimer, QUrl
-from PySide6.QtGui import QDesktopServices, QResizeEvent
+from PySide6.QtGui import QDesktopServices, QKeyEvent, QResizeEvent
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QScrollArea, QToolButton, QVBoxLayout, QWidget
 
 from superbloom.domain.conversation import Message, Role
 from superbloom.window.chat.message_card import AnswerCard, QuestionCard, is_shown
+from superbloom.window.chat.narration import Narrator
+from superbloom.window.chat.reading_keys import scrolls_talk
+from superbloom.window.chat.reading_place import ReadingPlace, place_at
 from superbloom.window.chat.state_line import phase_words
+from superbloom.window.chat.tab_order import first_seen, put_in_order
 from superbloom.window.store import Store
 from superbloom.window.theme import Space, Theme
 
@@ -21,6 +25,9 @@ FRAME_SECONDS = 1 / 30
 CARDS_AT_ONCE = 12
 NEAR_END = 24
 """Pixels from the end within which the reader counts as being there."""
+
+SETTLED_MILLISECONDS = 250
+"""So long after its height has changed, the talk is taken to stand still."""
 
 
 class TranscriptView(QScrollArea):
@@ -34,39 +41,28 @@ class TranscriptView(QScrollArea):
         self._cards: dict[str, QuestionCard | AnswerCard] = {}
         self._earlier: list[Message] = []
         self._following = True
-        self._from_end = 0
+        self._place: ReadingPlace | None = None
+        self._keeping_place = False
         self._drawn_for = 0.0
         self.setWidgetResizable(True)
         self.setFrameShape(QFrame.Shape.NoFrame)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.setAccessibleName("Conversation")
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
-        body = QWidget()
-        body.setObjectName("scrolled")
-        outer = QHBoxLayout(body)
-        outer.setContentsMargins(Space.XL, Space.L, Space.XL, Space.L)
-        column = QWidget()
-        column.setMaximumWidth(COLUMN_WIDTH)
-        outer.addStretch(1)
-        outer.addWidget(column, 100)
-        outer.addStretch(1)
-        self._rows = QVBoxLayout(column)
-        self._rows.setContentsMargins(0, 0, 0, 0)
-        self._rows.setSpacing(Space.XS)
-        self._rows.addStretch(1)
-        self.setWidget(body)
-        self._jump = QToolButton(self)
-        self._jump.setProperty("kind", "jump")
-        self._jump.setText("Jump to the end")
-        self._jump.setAccessibleName("Jump to the end")
-        self._jump.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
-        self._jump.clicked.connect(self.follow)
-        self._jump.hide()
+        self._body = QWidget()
+        self._rows = self._make_rows()
+        self.setWidget(self._body)
+        self._jump = self._make_jump()
         theme.changed.connect(self._paint)
         self._paint()
+        self._narrator = Narrator(store, self)
         self._frame = QTimer(self)
         self._frame.setSingleShot(True)
         self._frame.timeout.connect(self._draw_growth)
+        self._settled = QTimer(self)
+        self._settled.setSingleShot(True)
+        self._settled.setInterval(SETTLED_MILLISECONDS)
+        self._settled.timeout.connect(self._settle)
         bar = self.verticalScrollBar()
         bar.valueChanged.connect(self._scrolled)
         bar.rangeChanged.connect(self._range_changed)
@@ -91,6 +87,26 @@ class TranscriptView(QScrollArea):
         bar = self.verticalScrollBar()
         bar.setValue(bar.maximum())
 
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        bar = self.verticalScrollBar()
+        if not scrolls_talk(event):
+            super().keyPressEvent(event)
+        elif event.key() == Qt.Key.Key_Home:
+            bar.setValue(bar.minimum())
+        elif event.key() == Qt.Key.Key_End:
+            self.follow()
+        else:
+            super().keyPressEvent(event)
+
+    def focusNextPrevChild(self, forward: bool) -> bool:
+        """Tab begins with what can be seen and not with the oldest message."""
+        if forward and self.hasFocus():
+            first = first_seen(self._cards.values())
+            if first is not None:
+                first.setFocus(Qt.FocusReason.TabFocusReason)
+                return True
+        return super().focusNextPrevChild(forward)
+
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
         self._place_jump()
@@ -99,6 +115,31 @@ class TranscriptView(QScrollArea):
         if event.type() is QEvent.Type.Resize:
             self._place_jump()
         return super().eventFilter(watched, event)
+
+    def _make_rows(self) -> QVBoxLayout:
+        self._body.setObjectName("scrolled")
+        outer = QHBoxLayout(self._body)
+        outer.setContentsMargins(Space.XL, Space.L, Space.XL, Space.L)
+        column = QWidget()
+        column.setMaximumWidth(COLUMN_WIDTH)
+        outer.addStretch(1)
+        outer.addWidget(column, 100)
+        outer.addStretch(1)
+        rows = QVBoxLayout(column)
+        rows.setContentsMargins(0, 0, 0, 0)
+        rows.setSpacing(Space.XS)
+        rows.addStretch(1)
+        return rows
+
+    def _make_jump(self) -> QToolButton:
+        jump = QToolButton(self)
+        jump.setProperty("kind", "jump")
+        jump.setText("Jump to the end")
+        jump.setAccessibleName("Jump to the end")
+        jump.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        jump.clicked.connect(self.follow)
+        jump.hide()
+        return jump
 
     def _current_changed(self) -> None:
         if self._store.current != self._conversation:
@@ -114,6 +155,7 @@ class TranscriptView(QScrollArea):
     def _clear(self) -> None:
         self._frame.stop()
         self._earlier.clear()
+        self._place = None
         for card in self._cards.values():
             self._rows.removeWidget(card)
             card.hide()
@@ -168,10 +210,11 @@ class TranscriptView(QScrollArea):
     def _update(self, card: QuestionCard | AnswerCard, message: Message) -> None:
         if isinstance(card, QuestionCard):
             return
+        card.show_notes(self._store.notes.get(message.id, ()))
         running = self._store.answers.get(self._conversation)
         if running is not None and running.message == message.id:
             card.show_text(running.text)
-            card.show_waiting(phase_words(running))
+            card.show_running(phase_words(running))
         else:
             card.show_text(message.text)
             card.show_end(message, self._store.failures.get(message.id))
@@ -191,17 +234,40 @@ class TranscriptView(QScrollArea):
             self._drawn_for = time.perf_counter() - began
 
     def _scrolled(self, value: int) -> None:
-        bar = self.verticalScrollBar()
-        self._from_end = bar.maximum() - value
-        self._following = self._from_end <= NEAR_END
-        self._jump.setVisible(not self._following)
+        if not self._keeping_place:
+            self._following = self.verticalScrollBar().maximum() - value <= NEAR_END
+            self._jump.setVisible(not self._following)
+            self._note_place()
+
+    def _note_place(self) -> None:
+        top = self.verticalScrollBar().value()
+        cards = self._cards.values()
+        self._place = None if self._following else place_at(cards, self._body, top)
 
     def _range_changed(self, least: int, most: int) -> None:
+        """The talk has another height: a reader stays at the same text."""
+        self._settled.start()
         bar = self.verticalScrollBar()
-        if self._following:
-            bar.setValue(most)
-        elif self._earlier:
-            bar.setValue(most - self._from_end)
+        if self._following or most == least:
+            self.follow()
+        elif self._place is not None:
+            self._lay_out()
+            self._keeping_place = True
+            bar.setValue(self._place.top(self._body))
+            self._keeping_place = False
+
+    def _settle(self) -> None:
+        put_in_order(self, self._cards.values())
+        place = self._place
+        if place is not None and place.top(self._body) == self.verticalScrollBar().value():
+            self._note_place()  # with the card's size as it is now
+
+    def _lay_out(self) -> None:
+        """The range is told before the cards are where they belong."""
+        layout = self._body.layout()
+        assert layout is not None
+        layout.activate()
+        layout.setGeometry(self._body.rect())
 
     def _place_jump(self) -> None:
         size = self._jump.sizeHint()

@@ -13,6 +13,7 @@ from superbloom.window.widgets.buttons import IconButton, button
 from superbloom.window.widgets.card import Card
 from superbloom.window.widgets.confirm import confirm
 from superbloom.window.widgets.labels import ElidedLabel, label, set_tone
+from superbloom.window.widgets.tips import plain_tip
 from superbloom.window.words import count_words, parameter_words, size_words
 
 STATE_WORDS: dict[ModelState, str] = {
@@ -41,7 +42,7 @@ class ModelRow(Card):
         super().__init__()
         self._actions = actions
         self._model: ModelInfo | None = None
-        self.name = label(scale=1.1, bold=True)
+        self.name = ElidedLabel(scale=1.1, bold=True)
         self.state = label(tone="muted")
         self.about = ElidedLabel(tone="muted")
         self.main = button("")
@@ -77,7 +78,7 @@ class ModelRow(Card):
         self._model = model
         self.name.setText(model.name)
         self.about.setText(_about(model))
-        self.about.setToolTip(model.note)
+        self.about.setToolTip(plain_tip(model.note))
         fetching = progress is not None or model.state is ModelState.FETCHING
         words = "In use" if used and model.state is ModelState.READY else STATE_WORDS[model.state]
         self.state.setText("" if fetching else words)

@@ -31,6 +31,8 @@ class InviteDialog(Sheet):
             "through their blocks. It also opens this computer's port to your network.",
         )
         self._actions = actions
+        self._opening = 0
+        """Counts openings: a code that was asked for in an earlier one is not shown."""
         self.hours = QComboBox()
         self.hours.setAccessibleName("Good for")
         self.hours.view().setAccessibleName("Good for")
@@ -59,11 +61,31 @@ class InviteDialog(Sheet):
             self.foot.addWidget(one)
         self._show_code("")
 
+    def begin(self) -> None:
+        """Open without the code of an earlier time: it may be of a swarm that was left."""
+        self._opening += 1
+        self._show_code("")
+        self.make.setEnabled(True)
+        self.say("")
+        self.open()
+
     def _make(self) -> None:
         self.make.setEnabled(False)
         self.say("Making the code …")
         hours = float(self.hours.currentData())
-        self._actions.create_invite(hours, self.address.text().strip(), self._made, self._failed)
+        opening = self._opening
+
+        def made(invitation: Invitation) -> None:
+            if opening == self._opening:
+                self._made(invitation)
+
+        def failed(error: SuperbloomError) -> None:
+            if opening == self._opening and self.isVisible():
+                self._failed(error)
+            else:
+                self._actions.report(error)
+
+        self._actions.create_invite(hours, self.address.text().strip(), made, failed)
 
     def _made(self, invitation: Invitation) -> None:
         self.make.setEnabled(True)

@@ -25,42 +25,55 @@ class JoinDialog(Sheet):
             "that do the work can read what you ask and what is answered.",
         )
         self._actions = actions
+        self._joining = False
         self.code = code_field()
         self.code.setPlaceholderText("Paste the code here")
         self.code.textChanged.connect(self._typed)
         self.join = button("Join", kind="primary")
         self.join.clicked.connect(self._join)
-        cancel = button("Cancel")
-        cancel.clicked.connect(self.reject)
+        self.cancel = button("Cancel")
+        self.cancel.clicked.connect(self.reject)
         self.rows.addWidget(self.code)
-        self.foot.addWidget(cancel)
+        self.foot.addWidget(self.cancel)
         self.foot.addWidget(self.join)
         self._typed()
 
     def begin(self) -> None:
-        """Open, with the code from the clipboard if one is there."""
+        """Open, with the code from the clipboard if one is there and none is being joined by."""
+        if self._joining:
+            self.open()
+            return
         self.say("")
-        self.join.setText("Join")
         found = QGuiApplication.clipboard().text().strip()
         self.code.setPlainText(found if found.startswith(PREFIX) else "")
         self.open()
         self.code.setFocus()
 
     def _typed(self) -> None:
-        self.join.setEnabled(bool(self.code.toPlainText().strip()))
+        self.join.setEnabled(bool(self.code.toPlainText().strip()) and not self._joining)
 
     def _join(self) -> None:
-        self.join.setEnabled(False)
-        self.join.setText("Joining …")
-        self.say("")
+        self._show_joining(True)
+        self.say("This goes on when you close it; should it fail, the main window says so.")
         code = "".join(self.code.toPlainText().split())
         self._actions.join_swarm(code, self._joined, self._failed)
 
     def _joined(self, status: SwarmStatus) -> None:
-        self.join.setText("Join")
+        self._show_joining(False)
         self.accept()
 
     def _failed(self, error: SuperbloomError) -> None:
-        self.join.setText("Join")
-        self._typed()
+        self._show_joining(False)
         self.say(str(error), "error")
+        if not self.isVisible():
+            self._actions.report(error)
+
+    def _show_joining(self, joining: bool) -> None:
+        """A request on its way cannot be taken back: there is nothing to cancel any more."""
+        self._joining = joining
+        self.join.setText("Joining …" if joining else "Join")
+        words = "Close" if joining else "Cancel"
+        self.cancel.setText(words)
+        self.cancel.setAccessibleName(words)
+        self.code.setReadOnly(joining)
+        self._typed()

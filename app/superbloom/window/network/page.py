@@ -43,7 +43,7 @@ class SwarmPage(ScrolledPage):
         self.invite_dialog = InviteDialog(actions, self)
         self.join_dialog = JoinDialog(actions, self)
         self.invite = button("Invite a computer …", kind="primary")
-        self.invite.clicked.connect(self.invite_dialog.open)
+        self.invite.clicked.connect(self.invite_dialog.begin)
         self.join = button("Join …")
         self.join.clicked.connect(self.join_dialog.begin)
         self.leave = button("Leave")

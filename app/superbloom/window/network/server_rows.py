@@ -9,6 +9,7 @@ from PySide6.QtCore import QAbstractTableModel, QModelIndex, QPersistentModelInd
 from superbloom.domain.swarm_map import ServerInfo, ServerState
 from superbloom.window.store import Store
 from superbloom.window.theme import Theme, scaled_font
+from superbloom.window.widgets.tips import plain_tip
 from superbloom.window.words import latency_words, speed_words
 
 COLUMNS = ("Name", "Blocks", "State", "Speed", "Precision", "Latency", "Version")
@@ -78,7 +79,7 @@ class ServerRows(QAbstractTableModel):
         if role == Qt.ItemDataRole.DisplayRole:
             return self._cells(server)[index.column()]
         if role == Qt.ItemDataRole.ToolTipRole:
-            return f"{server.peer}\n{server.device}\n" + "\n".join(server.addresses)
+            return plain_tip("\n".join((server.peer, server.device, *server.addresses)))
         if role == Qt.ItemDataRole.ForegroundRole and index.column() == STATE_COLUMN:
             return self._theme.color(STATE_COLORS[server.state])
         if role == Qt.ItemDataRole.FontRole and index.column() == 0:

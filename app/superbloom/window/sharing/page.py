@@ -84,7 +84,8 @@ class SharePage(ScrolledPage):
 
     def _toggle(self, wanted: bool) -> None:
         if wanted:
-            self._actions.start_share(self.form.request())
+            # as last time, unless something else has been chosen in the form since
+            self._actions.start_share(self.form.request() if self.form.is_edited else None)
         else:
             self._actions.stop_share()
 
@@ -104,7 +105,7 @@ class SharePage(ScrolledPage):
         self.finish.setVisible(share.state is ShareState.SERVING)
         self._draw_blocks(share)
         self._draw_facts(share)
-        self.form.show_model(self._store.model_info())
+        self.form.show_share(self._store.model_info(), share.wish)
 
     def _draw_blocks(self, share: ShareStatus) -> None:
         model = self._store.model_info(share.model)

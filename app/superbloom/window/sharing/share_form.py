@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from PySide6.QtCore import QSignalBlocker, Qt, Signal
+from PySide6.QtGui import QStandardItemModel
 from PySide6.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -27,6 +28,9 @@ from superbloom.window.words import PRECISION_WORDS, count_words
 SPARE = 4
 """The slider ends where every block has this many times the least cache."""
 
+MOST_STEPS = 2**31 - 1
+"""The largest number that Qt's slider knows."""
+
 
 class ShareForm(QWidget):
     """Gives a ShareRequest; everything left automatic is chosen by the server."""
@@ -36,6 +40,10 @@ class ShareForm(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self._model: ModelInfo | None = None
+        self._wish: ShareRequest | None = None
+        self._memory_bytes = 0
+        """What is chosen; the slider shows it in whole STEP_BYTES."""
+        self._untouched: object = None
         self.precision = QComboBox()
         self.precision.setAccessibleName("Precision")
         self.precision.view().setAccessibleName("Precision")
@@ -64,41 +72,112 @@ class ShareForm(QWidget):
             scale=0.92,
         )
         self._arrange()
-        self.precision.currentIndexChanged.connect(self._draw)
+        self.precision.currentIndexChanged.connect(self._precision_changed)
         self.limit.toggled.connect(self._draw)
         self.pick.toggled.connect(self._draw)
         self.slider.valueChanged.connect(self._slid)
         self.amount.valueChanged.connect(self._typed)
         self.first.valueChanged.connect(self._first_changed)
         self.last.valueChanged.connect(self._draw)
+        self._untouched = self._choices()
 
-    def show_model(self, model: ModelInfo | None) -> None:
-        """Fit the ranges to a model; choices that still make sense are kept."""
-        if model is None or not model.block_bytes or model == self._model:
+    @property
+    def is_edited(self) -> bool:
+        """Whether something else is chosen than what was asked for last."""
+        return self._choices() != self._untouched
+
+    def show_share(self, model: ModelInfo | None, wish: ShareRequest | None) -> None:
+        """Fit the ranges to a model, and show what the owner asked for last when that is new."""
+        if model is None or not model.block_bytes:
             return
-        self._model = model
-        with QSignalBlocker(self.slider), QSignalBlocker(self.amount):
-            least = bytes_for(model, self._precision(), 1)
-            most = max(least + STEP_BYTES, SPARE * bytes_for(model, Precision.BF16, model.blocks))
-            self.slider.setRange(least // STEP_BYTES, most // STEP_BYTES)
-            self.amount.setRange(least / GIB, most / GIB)
-            self.slider.setValue(bytes_for(model, Precision.BF16, model.blocks) // STEP_BYTES)
-            self.amount.setValue(self._memory() / GIB)
-        with QSignalBlocker(self.first), QSignalBlocker(self.last):
-            self.first.setRange(0, model.blocks - 1)
-            self.last.setRange(0, model.blocks - 1)
-            self.first.setValue(0)
-            self.last.setValue(model.blocks - 1)
+        edited = self.is_edited
+        if model != self._model:
+            self._fit(model)
+        if wish is not None and wish != self._wish:
+            self._fill(wish, model)
+            edited = False
+        if not edited:
+            self._untouched = self._choices()
         self._draw()
 
     def request(self) -> ShareRequest:
-        """What is chosen now."""
+        """What is chosen now; what the form has no field for stays as it was asked for last."""
+        span, memory, precision = self._choices()
         return ShareRequest(
             model=self._model.id if self._model else "",
-            span=Span(self.first.value(), self.last.value() + 1) if self.pick.isChecked() else None,
-            memory_bytes=self._memory() if self.limit.isChecked() else None,
-            precision=self.precision.currentData(),
+            span=span,
+            memory_bytes=memory,
+            precision=precision,
+            device=self._wish.device if self._wish else None,
+            threads=self._wish.threads if self._wish else None,
         )
+
+    def _choices(self) -> tuple[Span | None, int | None, Precision | None]:
+        return (
+            Span(self.first.value(), self.last.value() + 1) if self.pick.isChecked() else None,
+            self._memory_bytes if self.limit.isChecked() else None,
+            self._chosen_precision(),
+        )
+
+    def _fit(self, model: ModelInfo) -> None:
+        """Choices are kept as far as the model has room for them."""
+        other = self._model is None or model.id != self._model.id
+        self._model = model
+        if other:
+            self._wish = None  # chosen blocks are blocks of one model
+        self._offer_precisions(model)
+        if other and not self.limit.isChecked():
+            self._memory_bytes = bytes_for(model, Precision.BF16, model.blocks)
+        self._show_memory(model)
+        first, last = self.first.value(), self.last.value()
+        if other and not self.pick.isChecked():
+            first, last = 0, model.blocks - 1
+        self._show_blocks(model, first, last)
+
+    def _offer_precisions(self, model: ModelInfo) -> None:
+        """Only those that the model can be held in."""
+        items = self.precision.model()
+        for row, precision in enumerate(PRECISION_WORDS, 1):
+            flags = Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsSelectable
+            offered = flags if precision in model.block_bytes else Qt.ItemFlag.NoItemFlags
+            assert isinstance(items, QStandardItemModel)
+            items.item(row).setFlags(offered)
+        if self._chosen_precision() not in (None, *model.block_bytes):
+            with QSignalBlocker(self.precision):
+                self.precision.setCurrentIndex(0)
+
+    def _fill(self, wish: ShareRequest, model: ModelInfo) -> None:
+        self._wish = wish
+        span = wish.span if wish.model == model.id else None
+        with QSignalBlocker(self.precision), QSignalBlocker(self.limit), QSignalBlocker(self.pick):
+            held = wish.precision if wish.precision in model.block_bytes else None
+            self.precision.setCurrentIndex(max(0, self.precision.findData(held)))
+            self.limit.setChecked(wish.memory_bytes is not None)
+            self.pick.setChecked(span is not None)
+        if wish.memory_bytes is not None:
+            self._memory_bytes = wish.memory_bytes
+            self._show_memory(model)
+        if span is not None:
+            self._show_blocks(model, span.start, span.end - 1)
+
+    def _show_memory(self, model: ModelInfo) -> None:
+        """What is chosen is inside the range, however small or large it is."""
+        chosen = min(self._memory_bytes // STEP_BYTES, MOST_STEPS)
+        least = bytes_for(model, self._precision(), 1) // STEP_BYTES
+        whole = bytes_for(model, Precision.BF16, model.blocks) // STEP_BYTES
+        low, high = min(least, chosen), max(least + 1, SPARE * whole, chosen)
+        with QSignalBlocker(self.slider), QSignalBlocker(self.amount):
+            self.slider.setRange(low, high)
+            self.slider.setValue(chosen)
+            self.amount.setRange(low * STEP_BYTES / GIB, high * STEP_BYTES / GIB)
+            self.amount.setValue(self._memory_bytes / GIB)
+
+    def _show_blocks(self, model: ModelInfo, first: int, last: int) -> None:
+        with QSignalBlocker(self.first), QSignalBlocker(self.last):
+            self.first.setRange(0, model.blocks - 1)
+            self.first.setValue(first)
+            self.last.setRange(self.first.value(), model.blocks - 1)
+            self.last.setValue(last)
 
     def _arrange(self) -> None:
         memory = QHBoxLayout()
@@ -129,20 +208,27 @@ class ShareForm(QWidget):
         grid.addWidget(self._automatic, 4, 0, 1, 2)
 
     def _precision(self) -> Precision:
-        chosen = self.precision.currentData()
-        return chosen if isinstance(chosen, Precision) else Precision.BF16
+        return self._chosen_precision() or Precision.BF16
 
-    def _memory(self) -> int:
-        return self.slider.value() * STEP_BYTES
+    def _chosen_precision(self) -> Precision | None:
+        chosen = self.precision.currentData()  # Qt keeps a StrEnum's text only
+        return None if chosen is None else Precision(chosen)
+
+    def _precision_changed(self) -> None:
+        if self._model is not None:
+            self._show_memory(self._model)
+        self._draw()
 
     def _slid(self) -> None:
+        self._memory_bytes = self.slider.value() * STEP_BYTES
         with QSignalBlocker(self.amount):
-            self.amount.setValue(self._memory() / GIB)
+            self.amount.setValue(self._memory_bytes / GIB)
         self._draw()
 
     def _typed(self, amount: float) -> None:
         with QSignalBlocker(self.slider):
             self.slider.setValue(round(amount * GIB / STEP_BYTES))
+        self._memory_bytes = self.slider.value() * STEP_BYTES
         self._draw()
 
     def _first_changed(self, first: int) -> None:
@@ -159,9 +245,9 @@ class ShareForm(QWidget):
             one.setVisible(picked)
         self._automatic.setVisible(not (limited and picked))
         if self._model is not None:
-            held = blocks_held(self._model, self._precision(), self._memory())
+            held = blocks_held(self._model, self._precision(), self._memory_bytes)
             self.holds.setText(
-                f"{in_words(self._memory())} hold {held} of "
+                f"{in_words(self._memory_bytes)} hold {held} of "
                 f"{count_words(self._model.blocks, 'block')}"
             )
         self.changed.emit()

@@ -9,6 +9,7 @@ from PySide6.QtGui import QHelpEvent, QPainter, QPaintEvent, QPen
 from PySide6.QtWidgets import QSizePolicy, QToolTip, QWidget
 
 from superbloom.window.theme import Theme, scaled_font
+from superbloom.window.widgets.tips import plain_tip
 
 CELL_HEIGHT = 14
 GAP = 2
@@ -24,7 +25,10 @@ class BlockHolders:
 
 
 class BlockBar(QWidget):
-    """One column a block, one cell a holder (at most `rows`); a hollow cell where nobody is."""
+    """One column a block, one cell a holder (at most `rows`); a hollow cell where nobody is.
+
+    It is as high as the column with the most holders.
+    """
 
     def __init__(self, theme: Theme, name: str, *, rows: int) -> None:
         super().__init__()
@@ -41,17 +45,19 @@ class BlockBar(QWidget):
         self.setAccessibleDescription(description)
         if blocks != self.blocks:
             self.blocks = blocks
+            self.updateGeometry()
             self.update()
 
     def sizeHint(self) -> QSize:
-        return QSize(400, self._rows * (CELL_HEIGHT + GAP) + AXIS)
+        return QSize(400, self._cells_height() + AXIS)
 
     def minimumSizeHint(self) -> QSize:
         return QSize(120, self.sizeHint().height())
 
     def event(self, event: QEvent) -> bool:
         if isinstance(event, QHelpEvent) and event.type() is QEvent.Type.ToolTip:
-            QToolTip.showText(event.globalPos(), self.words_at(event.pos().x()), self)
+            words = plain_tip(self.words_at(event.pos().x()))
+            QToolTip.showText(event.globalPos(), words, self)
             return True
         return super().event(event)
 
@@ -70,7 +76,7 @@ class BlockBar(QWidget):
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         width = self.width() / len(self.blocks)
         gap = GAP if width >= 6 else width * 0.2
-        bottom = self._rows * (CELL_HEIGHT + GAP)
+        bottom = self._cells_height()
         for number, block in enumerate(self.blocks):
             for row in range(max(1, min(self._rows, len(block.names)))):
                 top = bottom - (row + 1) * (CELL_HEIGHT + GAP)
@@ -78,10 +84,14 @@ class BlockBar(QWidget):
                 self._draw_cell(painter, cell, block, row)
         self._draw_axis(painter, bottom)
 
+    def _cells_height(self) -> int:
+        most = max((len(block.names) for block in self.blocks), default=1)
+        return max(1, min(self._rows, most)) * (CELL_HEIGHT + GAP)
+
     def _draw_cell(self, painter: QPainter, cell: QRectF, block: BlockHolders, row: int) -> None:
         radius = min(3.0, cell.width() / 3)
         if not block.names:
-            painter.setPen(QPen(self._theme.color("border"), 1))
+            painter.setPen(QPen(self._theme.color("muted"), 1))
             painter.setBrush(self._theme.color("page"))
             cell = cell.adjusted(0.5, 0.5, -0.5, -0.5)
         else:

@@ -6,6 +6,7 @@ from PySide6.QtCore import QSize, Qt
 from PySide6.QtWidgets import QPushButton, QToolButton
 
 from superbloom.window.theme import Theme
+from superbloom.window.widgets.tips import plain_tip
 
 
 class IconButton(QToolButton):
@@ -34,7 +35,7 @@ class IconButton(QToolButton):
 
     def rename(self, name: str) -> None:
         """Say something else."""
-        self.setToolTip(name)
+        self.setToolTip(plain_tip(name))
         self.setAccessibleName(name)
 
     def show_icon(self, icon: str, color: str | None = None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QMessageBox, QWidget
 
 
@@ -13,6 +14,7 @@ def confirm(
     """Ask, and `act` if the answer is `verb`. Does not block."""
     box = QMessageBox(parent)
     box.setWindowTitle("Superbloom")
+    box.setTextFormat(Qt.TextFormat.PlainText)
     box.setText(question)
     box.setInformativeText(explanation)
     yes = box.addButton(verb, QMessageBox.ButtonRole.AcceptRole)

@@ -26,16 +26,19 @@ class Facts(QWidget):
             if row:
                 grid.setRowMinimumHeight(row - 1, Space.S)
             grid.addWidget(label(name, tone="muted", scale=0.9), row, column)
-            value = label("–")
+            value = label()
             value.setWordWrap(True)
+            value.setAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignTop)
             value.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-            value.setAccessibleName(name)
             self._values[name] = value
+            self.show_fact(name, "")
             grid.addWidget(value, row + 1, column)
             grid.setColumnStretch(column, 1)
 
     def show_fact(self, name: str, value: str) -> None:
-        self._values[name].setText(value or "–")
+        label = self._values[name]
+        label.setText(value or "–")
+        label.setAccessibleName(f"{name}: {label.text()}")
 
     def fact(self, name: str) -> str:
         """What is shown."""

@@ -7,6 +7,7 @@ from PySide6.QtGui import QPainter, QPaintEvent
 from PySide6.QtWidgets import QLabel, QSizePolicy, QWidget
 
 from superbloom.window.theme import scaled_font
+from superbloom.window.widgets.tips import plain_tip
 
 
 def label(text: str = "", *, scale: float = 1.0, bold: bool = False, tone: str = "") -> QLabel:
@@ -36,11 +37,21 @@ def set_tone(widget: QWidget, tone: str) -> None:
 class ElidedLabel(QLabel):
     """One line that gives way; the whole text stands in the tooltip."""
 
-    def __init__(self, text: str = "", *, tone: str = "") -> None:
+    def __init__(
+        self, text: str = "", *, scale: float = 1.0, bold: bool = False, tone: str = ""
+    ) -> None:
         super().__init__(text)
         self.setTextFormat(Qt.TextFormat.PlainText)
+        if scale != 1.0 or bold:
+            self.setFont(scaled_font(scale, bold=bold))
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
         set_tone(self, tone)
+
+    def sizeHint(self) -> QSize:
+        hint = super().sizeHint()
+        return QSize(
+            max(hint.width(), self.fontMetrics().horizontalAdvance(self.text()) + 1), hint.height()
+        )
 
     def minimumSizeHint(self) -> QSize:
         return QSize(24, super().minimumSizeHint().height())
@@ -51,7 +62,7 @@ class ElidedLabel(QLabel):
         shown = self.fontMetrics().elidedText(
             self.text(), Qt.TextElideMode.ElideRight, area.width()
         )
-        self.setToolTip(self.text() if shown != self.text() else "")
+        self.setToolTip(plain_tip(self.text()) if shown != self.text() else "")
         self.style().drawItemText(
             painter,
             area,

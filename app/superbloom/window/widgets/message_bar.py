@@ -6,8 +6,9 @@ from PySide6.QtCore import QSize, QTimer
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from superbloom.control.messages import NoticeLevel
-from superbloom.window.errors import MessageBoard
+from superbloom.window.errors import MessageBoard, UserMessage
 from superbloom.window.theme import Space, Theme
+from superbloom.window.widgets.announce import announce
 from superbloom.window.widgets.buttons import IconButton
 from superbloom.window.widgets.labels import label, paragraph
 
@@ -28,6 +29,8 @@ class MessageBar(QFrame):
         super().__init__()
         self._board = board
         self._theme = theme
+        self._told: UserMessage | None = None
+        self.setProperty("kind", "info")  # before the first polish: only then margins count
         self._icon = QLabel()
         self._sentence = label(bold=True)
         self._sentence.setWordWrap(True)
@@ -55,6 +58,7 @@ class MessageBar(QFrame):
         message = self._board.newest
         self.setVisible(message is not None)
         self._timer.stop()
+        self._announce(message)
         if message is None:
             return
         self._sentence.setText(message.sentence)
@@ -66,6 +70,12 @@ class MessageBar(QFrame):
         self._show_kind(self, message.level)
         if message.level is NoticeLevel.INFO:
             self._timer.start(NEWS_MILLISECONDS)
+
+    def _announce(self, message: UserMessage | None) -> None:
+        told, self._told = self._told, message
+        if message is not None and message is not told:
+            words = f"{message.sentence} {message.next_step}".strip()
+            announce(self, words, at_once=message.level is not NoticeLevel.INFO)
 
     @staticmethod
     def _show_kind(widget: QWidget, level: NoticeLevel) -> None:

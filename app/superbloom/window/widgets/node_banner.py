@@ -7,6 +7,7 @@ from PySide6.QtWidgets import QFrame, QHBoxLayout
 
 from superbloom.window.node_keeper import Connection, NodeKeeper
 from superbloom.window.theme import Space
+from superbloom.window.widgets.announce import announce
 from superbloom.window.widgets.buttons import button
 from superbloom.window.widgets.labels import paragraph
 
@@ -57,11 +58,15 @@ class NodeBanner(QFrame):
         state, problem = self._keeper.state, self._keeper.problem
         self.setVisible(state is not Connection.CONNECTED)
         if state is Connection.CONNECTED:
+            self.words.clear()
             return
         words = [_WORDS[state]]
         if problem is not None:
             words = [problem.message, problem.next_step]
             if state is Connection.STARTING:
                 words.append("It is started again …")
-        self.words.setText(" ".join(part for part in words if part))
+        text = " ".join(part for part in words if part)
+        if text != self.words.text():
+            self.words.setText(text)
+            announce(self, text, at_once=state is Connection.GONE)
         self._start.setVisible(state is Connection.GONE)

@@ -1,0 +1,99 @@
+"""Where a session's output goes on to: the next server, what it was sent, and its loss."""
+
+from __future__ import annotations
+
+import asyncio
+
+from superbloom.domain.errors import PeerLost
+from superbloom.pipeline.history import History
+from superbloom.pipeline.messages import CHUNK_TOKENS, NextLost, Open, Push, Reroute, Step
+from superbloom.pipeline.outbound import Outbound
+from superbloom.swarm.membership import Membership
+from superbloom.swarm.transport import Transport
+
+
+class NextServer:
+    """The way from one session to the one that follows it, if any does.
+
+    `epoch` is the session's, `losses` what its client should hear.
+    """
+
+    def __init__(
+        self, opened: Open, history: History, *, transport: Transport, membership: Membership
+    ) -> None:
+        self.epoch = opened.epoch
+        self.losses: asyncio.Queue[NextLost] = asyncio.Queue()
+        self._peer = opened.next
+        self._session = opened.next_session
+        self._passes_replay = opened.passes_replay
+        self._history = history
+        self._transport = transport
+        self._membership = membership
+        self._outbound: Outbound | None = None
+        self._pushing = asyncio.Lock()
+
+    @property
+    def exists(self) -> bool:
+        """False on the last server, whose output goes to the client."""
+        return bool(self._peer)
+
+    async def pass_on(self, step: Step) -> None:
+        """Send a step and keep it for a replay; a loss is reported, not raised."""
+        self._history.write(step.position, step.hidden)
+        if not step.replay or self._passes_replay:
+            async with self._pushing:
+                if step.epoch == self.epoch:
+                    await self._push(step)
+
+    async def reroute(self, order: Reroute) -> bool:
+        """Turn to another server and bring it up to date; False if the history is gone."""
+        if self._outbound is not None:
+            await self._outbound.close()
+        async with self._pushing:
+            self._outbound = None
+            self._peer, self._session = order.next, order.next_session
+            for start in range(0, order.replay, CHUNK_TOKENS):
+                if not self._history.holds(order.replay):  # newer sessions may need its room
+                    return False
+                rows = self._history.read(start, min(start + CHUNK_TOKENS, order.replay))
+                await self._push(
+                    Step(epoch=self.epoch, position=start, keep=0, replay=True, hidden=rows)
+                )
+        return True
+
+    async def begin_anew(self) -> None:
+        """In a new epoch a way that was lost is tried again, or its loss told again."""
+        outbound = self._outbound
+        if outbound is not None and outbound.lost:
+            self._outbound = None
+            await outbound.close()
+
+    async def close(self) -> None:
+        """Send nothing more and keep nothing more."""
+        self._history.forget()
+        if self._outbound is not None:
+            await self._outbound.close()
+
+    async def _push(self, step: Step) -> None:
+        """Send to the next server; the caller holds `_pushing`."""
+        if self._outbound is None:
+            try:
+                self._outbound = await Outbound.open(
+                    self._transport, self._peer, self._push_head(), self._note_loss
+                )
+            except PeerLost as loss:
+                self._tell_loss(self._peer, loss)
+                return
+        await self._outbound.send(step)
+
+    def _push_head(self) -> Push:
+        me, peer = self._transport.peer_id.encode(), self._peer.encode()
+        tag = self._membership.tag(b"push", self._session.encode(), me, peer)
+        return Push(session=self._session, tag=tag.hex())
+
+    def _note_loss(self, outbound: Outbound, loss: PeerLost) -> None:
+        if outbound is self._outbound:
+            self._tell_loss(outbound.peer, loss)
+
+    def _tell_loss(self, peer: str, loss: PeerLost) -> None:
+        self.losses.put_nowait(NextLost(epoch=self.epoch, peer=peer, words=loss.message))
