@@ -94,7 +94,12 @@ class RealSwarm:
         stage = Stage.load(self.folder, span, precision=Precision.FP32, device=CPU)
         executor = Executor(stage, cache_bytes=16 * 2**20)
         self.executors.append(executor)
-        BlockServer(transport, self.membership, executor, self.served, span).attach()
+        access = SwarmAccess(
+            transport=transport,
+            membership=self.membership,
+            directory=self.directory,  # type: ignore[arg-type]
+        )
+        BlockServer(access, executor, self.served, span).attach()
         self.directory.list(
             ServerInfo(
                 peer=name,

@@ -104,6 +104,21 @@ async def test_the_feeder_is_lost_while_it_fills_the_replacement(swarm: ToySwarm
         assert list((await asked.end()).token_ids) == whole(LONG)
 
 
+async def test_a_server_looks_where_the_next_one_is_before_it_gives_it_up(
+    swarm: ToySwarm,
+) -> None:
+    a, b = swarm.add("a", 0, 3), swarm.add("b", 3, 6)
+    swarm.network.cut(a.peer, b.peer)
+
+    async def refresh(model: str) -> None:
+        swarm.network.heal(a.peer, b.peer)  # as when an announcement tells the new address
+
+    swarm.directory.refresh = refresh  # type: ignore[method-assign]
+    asked = Asked(swarm.model, PROMPT)
+    assert list((await asked.end()).token_ids) == whole()
+    assert ChatPhase.RECOVERING not in asked.phases
+
+
 async def test_an_answer_follows_to_another_place_in_the_same_swarm(swarm: ToySwarm) -> None:
     swarm.add("a", 0, 3, step_seconds=0.005)
     swarm.add("b", 3, 6, step_seconds=0.005)

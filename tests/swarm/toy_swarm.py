@@ -31,6 +31,7 @@ class ListedServers:
 
     def __init__(self) -> None:
         self.listed: dict[str, ServerInfo] = {}
+        self.looks = 0
         self._changed = asyncio.Event()
 
     def list(self, info: ServerInfo) -> None:
@@ -39,6 +40,9 @@ class ListedServers:
 
     def servers(self, model: str) -> tuple[ServerInfo, ...]:
         return tuple(info for info in self.listed.values() if info.model == model)
+
+    async def refresh(self, model: str) -> None:
+        self.looks += 1
 
     def round_trip(self, peer: str) -> float | None:
         return 0.001
@@ -108,7 +112,12 @@ class ToySwarm:
         transport = self.network.join(name)
         toy = ToyExecutor(**executor)  # type: ignore[arg-type]
         span = Span(start, end)
-        server = BlockServer(transport, self.membership, toy, SERVED, span)  # type: ignore[arg-type]
+        access = SwarmAccess(
+            transport=transport,
+            membership=self.membership,
+            directory=self.directory,  # type: ignore[arg-type]
+        )
+        server = BlockServer(access, toy, SERVED, span)  # type: ignore[arg-type]
         server.attach()
         info = ServerInfo(
             peer=transport.peer_id,

@@ -27,6 +27,7 @@ from superbloom.node.server_wire import (
     Serving,
     StartServing,
 )
+from superbloom.pipeline.swarm_access import SwarmAccess
 from superbloom.swarm.directory import Directory
 from superbloom.swarm.membership import Membership
 from superbloom.swarm.transport import Transport
@@ -48,13 +49,10 @@ Connect = Callable[[EnterSwarm], Awaitable[Transport]]
 """Opens this server's place in the network. Raises SwarmError."""
 
 
-@dataclass(slots=True)
-class _Place:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place(SwarmAccess):
     """Where this server is in the network."""
 
-    transport: Transport
-    membership: Membership
-    directory: Directory
     display_name: str
     addresses: tuple[str, ...]
     """By which others find this server."""
@@ -185,9 +183,7 @@ class ServerLife:
             blocks=plan.shape.blocks,
             hidden_size=plan.shape.hidden_size,
         )
-        self._server = BlockServer(
-            place.transport, place.membership, host.executor, served, self._span
-        )
+        self._server = BlockServer(place, host.executor, served, self._span)
         self._server.attach()
         self._state = ServerState.ONLINE
 
@@ -198,7 +194,14 @@ class ServerLife:
         name = swarm.display_name or platform.node()
         addresses = announced_addresses(tuple(transport.addresses), swarm.address)
         directory = Directory(transport, membership)
-        return _Place(transport, membership, directory, name, addresses, swarm.bootstrap)
+        return _Place(
+            transport=transport,
+            membership=membership,
+            directory=directory,
+            display_name=name,
+            addresses=addresses,
+            bootstrap=swarm.bootstrap,
+        )
 
     async def _keep_in_touch(self, network: asyncio.Task[_Place]) -> None:
         """Share the table again with peers that were away, and tell them of this server."""

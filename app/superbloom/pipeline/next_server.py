@@ -8,8 +8,7 @@ from superbloom.domain.errors import PeerLost
 from superbloom.pipeline.history import History
 from superbloom.pipeline.messages import CHUNK_TOKENS, NextLost, Open, Push, Reroute, Step
 from superbloom.pipeline.outbound import Outbound
-from superbloom.swarm.membership import Membership
-from superbloom.swarm.transport import Transport
+from superbloom.pipeline.swarm_access import SwarmAccess
 
 
 class NextServer:
@@ -18,17 +17,15 @@ class NextServer:
     `epoch` is the session's, `losses` what its client should hear.
     """
 
-    def __init__(
-        self, opened: Open, history: History, *, transport: Transport, membership: Membership
-    ) -> None:
+    def __init__(self, opened: Open, history: History, access: SwarmAccess) -> None:
         self.epoch = opened.epoch
         self.losses: asyncio.Queue[NextLost] = asyncio.Queue()
         self._peer = opened.next
         self._session = opened.next_session
         self._passes_replay = opened.passes_replay
         self._history = history
-        self._transport = transport
-        self._membership = membership
+        self._model = opened.model
+        self._access = access
         self._outbound: Outbound | None = None
         self._pushing = asyncio.Lock()
 
@@ -78,17 +75,24 @@ class NextServer:
         """Send to the next server; the caller holds `_pushing`."""
         if self._outbound is None:
             try:
-                self._outbound = await Outbound.open(
-                    self._transport, self._peer, self._push_head(), self._note_loss
-                )
+                self._outbound = await self._open_way()
             except PeerLost as loss:
                 self._tell_loss(self._peer, loss)
                 return
         await self._outbound.send(step)
 
+    async def _open_way(self) -> Outbound:
+        """Raises PeerLost, also after a look at where the peer says that it is now."""
+        way = (self._access.transport, self._peer, self._push_head(), self._note_loss)
+        try:
+            return await Outbound.open(*way)
+        except PeerLost:
+            await self._access.directory.refresh(self._model)
+        return await Outbound.open(*way)
+
     def _push_head(self) -> Push:
-        me, peer = self._transport.peer_id.encode(), self._peer.encode()
-        tag = self._membership.tag(b"push", self._session.encode(), me, peer)
+        me, peer = self._access.transport.peer_id.encode(), self._peer.encode()
+        tag = self._access.membership.tag(b"push", self._session.encode(), me, peer)
         return Push(session=self._session, tag=tag.hex())
 
     def _note_loss(self, outbound: Outbound, loss: PeerLost) -> None:

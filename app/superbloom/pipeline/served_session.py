@@ -46,9 +46,9 @@ from superbloom.pipeline.messages import (
 from superbloom.pipeline.next_server import NextServer
 from superbloom.pipeline.served_model import ServedModel
 from superbloom.pipeline.step_room import PeerRoom, StepRoom
+from superbloom.pipeline.swarm_access import SwarmAccess
 from superbloom.swarm.live_stream import LiveStream
-from superbloom.swarm.membership import Membership
-from superbloom.swarm.transport import MAX_FRAME_BYTES, Transport
+from superbloom.swarm.transport import MAX_FRAME_BYTES
 
 log = logging.getLogger(__name__)
 
@@ -78,8 +78,7 @@ class ServedSession:
         opened: Open,
         client: LiveStream,
         *,
-        transport: Transport,
-        membership: Membership,
+        access: SwarmAccess,
         executor: Executor,
         served: ServedModel,
         peer_room: PeerRoom,
@@ -93,9 +92,7 @@ class ServedSession:
         self._executor = executor
         self._served = served
         self._epoch = opened.epoch
-        self._next = NextServer(
-            opened, History(history_room), transport=transport, membership=membership
-        )
+        self._next = NextServer(opened, History(history_room), access)
         self._received = 0
         self._sent = 0
         self._max_tokens = opened.max_tokens

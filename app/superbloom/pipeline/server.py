@@ -27,9 +27,9 @@ from superbloom.pipeline.messages import (
 from superbloom.pipeline.served_model import ServedModel
 from superbloom.pipeline.served_session import ServedSession, most_frame_bytes
 from superbloom.pipeline.step_room import PeerRoom
+from superbloom.pipeline.swarm_access import SwarmAccess
 from superbloom.swarm.live_stream import LiveStream
-from superbloom.swarm.membership import Membership
-from superbloom.swarm.transport import Stream, Transport
+from superbloom.swarm.transport import Stream
 
 log = logging.getLogger(__name__)
 
@@ -54,14 +54,12 @@ class BlockServer:
 
     def __init__(
         self,
-        transport: Transport,
-        membership: Membership,
+        access: SwarmAccess,
         executor: Executor,
         served: ServedModel,
         span: Span,
     ) -> None:
-        self._transport = transport
-        self._membership = membership
+        self._access = access
         self._executor = executor
         self._served = served
         self._span = span
@@ -77,8 +75,8 @@ class BlockServer:
 
     def attach(self) -> None:
         """Accept sessions from now on."""
-        self._transport.handle_stream(SESSION_SERVICE, self._serve_client)
-        self._transport.handle_stream(PUSH_SERVICE, self._serve_previous)
+        self._access.transport.handle_stream(SESSION_SERVICE, self._serve_client)
+        self._access.transport.handle_stream(PUSH_SERVICE, self._serve_previous)
 
     @property
     def sessions(self) -> int:
@@ -142,8 +140,7 @@ class BlockServer:
         session = ServedSession(
             opened,
             stream,
-            transport=self._transport,
-            membership=self._membership,
+            access=self._access,
             executor=self._executor,
             served=self._served,
             peer_room=self._rooms.setdefault(stream.peer, PeerRoom()),
@@ -236,7 +233,7 @@ class BlockServer:
             raise ProtocolViolation(
                 f"The client speaks protocol {opened.protocol}, not {PROTOCOL}."
             )
-        me = self._transport.peer_id.encode()
+        me = self._access.transport.peer_id.encode()
         self._check_tag(opened.tag, b"session", opened.session.encode(), client.encode(), me)
         if (opened.model, opened.fingerprint) != (self._served.id, self._served.fingerprint):
             raise SessionRefused(
@@ -259,7 +256,7 @@ class BlockServer:
         if not isinstance(push, Push):
             raise ProtocolViolation("A server began without naming its session.")
         session_id = _session_id(push.session)
-        me = self._transport.peer_id.encode()
+        me = self._access.transport.peer_id.encode()
         self._check_tag(push.tag, b"push", push.session.encode(), peer.encode(), me)
         session = self._sessions.get(session_id)
         if session is None or session.previous != peer:
@@ -271,7 +268,7 @@ class BlockServer:
             raw = bytes.fromhex(tag)
         except ValueError:
             raw = b""
-        if not self._membership.check(raw, *parts):
+        if not self._access.membership.check(raw, *parts):
             raise SessionRefused(
                 "The other computer does not belong to this swarm.", "Join it with an invite code."
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import QSize, Qt, Signal
+from PySide6.QtCore import QMargins, QSize, Qt, Signal
 from PySide6.QtGui import QCloseEvent, QKeySequence, QShortcut
 from PySide6.QtWidgets import QHBoxLayout, QMainWindow, QStackedWidget, QVBoxLayout, QWidget
 
@@ -23,6 +23,8 @@ from superbloom.window.widgets.node_banner import NodeBanner
 PAGES = (("Chat", "chat"), ("Share", "share"), ("Swarm", "swarm"), ("Models", "models"))
 SIZE = QSize(1120, 760)
 LEAST = QSize(760, 520)
+FRAME = QMargins(8, 40, 8, 8)
+"""What the window's own bar and edges may take of the screen; Qt learns it when it is shown."""
 
 
 class MainWindow(QMainWindow):
@@ -39,7 +41,7 @@ class MainWindow(QMainWindow):
         self._keeper = keeper
         self.setWindowTitle("Superbloom")
         self.setWindowIcon(bloom_icon())
-        room = self.screen().availableGeometry().size()
+        room = self.screen().availableGeometry().size().shrunkBy(FRAME)
         self.setMinimumSize(LEAST.boundedTo(room))
         self.resize(SIZE.boundedTo(room))
         self.rail = Rail(PAGES, store, theme)

@@ -6,8 +6,8 @@ from PySide6.QtWidgets import QVBoxLayout, QWidget
 
 from superbloom.domain.generation import ChatPhase
 from superbloom.window.store import RunningAnswer
-from superbloom.window.theme import Space, scaled_font
-from superbloom.window.widgets.labels import ElidedLabel, set_tone
+from superbloom.window.theme import Space
+from superbloom.window.widgets.labels import ElidedLabel, paragraph, set_tone
 from superbloom.window.words import count_words, speed_words
 
 PHASE_WORDS: dict[ChatPhase, str] = {
@@ -27,8 +27,7 @@ class StateLine(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.state = ElidedLabel(tone="muted")
-        self.privacy = ElidedLabel(tone="muted")
-        self.privacy.setFont(scaled_font(0.88))
+        self.privacy = paragraph(scale=0.88)
         rows = QVBoxLayout(self)
         rows.setContentsMargins(Space.XS, 0, Space.XS, 0)
         rows.setSpacing(3)

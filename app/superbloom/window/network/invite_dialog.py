@@ -28,7 +28,7 @@ class InviteDialog(Sheet):
             parent,
             "Invite a computer",
             "Whoever has the code can join your swarm: compute with it, and read what passes "
-            "through their blocks. It also opens this computer's port to your network.",
+            "through their blocks. It also opens this computer's ports to your network.",
         )
         self._actions = actions
         self._opening = 0
