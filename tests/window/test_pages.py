@@ -29,7 +29,12 @@ from superbloom.control.messages import (
     SwarmChanged,
     UseModel,
 )
-from superbloom.domain.errors import BudgetTooSmall, InviteInvalid
+from superbloom.domain.errors import (
+    BudgetTooSmall,
+    InviteInvalid,
+    SecretsUnavailable,
+    SuperbloomError,
+)
 from superbloom.domain.model_card import Precision
 from superbloom.domain.sharing import SHARE_WORDS, ShareRequest, ShareState
 from superbloom.domain.span import Span
@@ -412,3 +417,24 @@ def test_while_the_model_comes_one_can_write_and_send(
     assert chat.preparation.bar.value() == 250
     chat.composer.write("already")
     assert chat.composer.send_button.isEnabled()
+
+
+def test_without_a_keyring_an_invite_asks_for_consent_to_a_file(
+    program: Application, node: FakeNode, until: Until
+) -> None:
+    def answer(request: CreateInvite) -> Invitation | SuperbloomError:
+        if not request.keep_in_file:
+            return SecretsUnavailable("There is no keyring to keep secrets in.")
+        return Invitation(code="superbloom:AB", expires_at=time.time() + 3600)
+
+    node.script[CreateInvite] = answer
+    dialog = program.window.swarm.invite_dialog
+    program.window.swarm.invite.click()
+    dialog.make.click()
+    until(lambda: dialog.findChild(QMessageBox) is not None)
+    question = dialog.findChild(QMessageBox)
+    assert "file" in question.text()
+    next(b for b in question.buttons() if "file" in b.text()).click()
+    until(lambda: dialog.code.toPlainText() == "superbloom:AB")
+    assert node.asked(CreateInvite)[-1].keep_in_file
+    dialog.reject()

@@ -43,6 +43,12 @@ def add_words(words: Any, folder: argparse.ArgumentParser) -> None:
         "leave", parents=[folder], help="go back to a swarm of this computer alone"
     )
     leave.set_defaults(run=leave_swarm)
+    for parser in (invite, join):
+        parser.add_argument(
+            "--keep-in-file",
+            action="store_true",
+            help="without a keyring, keep the swarm's secret in a file that only you can read",
+        )
     for parser in (invite, join, leave):
         parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -50,7 +56,9 @@ def add_words(words: Any, folder: argparse.ArgumentParser) -> None:
 def make_invite(given: argparse.Namespace) -> int:
     """`invite`: the code on stdout, what to know on stderr; gives the exit code."""
     with node(DataFolder.at(given.data_dir), Absent.START) as link:
-        request = CreateInvite(hours=given.hours, address=given.address)
+        request = CreateInvite(
+            hours=given.hours, address=given.address, keep_in_file=given.keep_in_file
+        )
         invitation = link.ask(request, Invitation, SWARM_SECONDS)
     if given.json:
         print_json(to_plain(invitation))
@@ -68,7 +76,8 @@ def join_swarm(given: argparse.Namespace) -> int:
     with node(DataFolder.at(given.data_dir), Absent.START) as link:
         progress.say("Joining …")
         try:
-            status = link.ask(JoinSwarm(code=code), SwarmStatus, SWARM_SECONDS)
+            request = JoinSwarm(code=code, keep_in_file=given.keep_in_file)
+            status = link.ask(request, SwarmStatus, SWARM_SECONDS)
         finally:
             progress.clear()
     _show(status, f"Joined the swarm {status.name}.", as_json=given.json)

@@ -298,6 +298,8 @@ class CreateInvite:
     hours: float = 168.0
     address: str = ""
     """A host name or IP to put into the code instead of the addresses found."""
+    keep_in_file: bool = False
+    """The user's consent to keep the swarm's secret in a file where there is no keyring."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -311,6 +313,8 @@ class JoinSwarm:
     """Leave the present swarm and join the code's. Reply: SwarmStatus once connected."""
 
     code: str
+    keep_in_file: bool = False
+    """As in CreateInvite."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -103,8 +103,8 @@ class StorageFailed(SuperbloomError):
 class SecretsUnavailable(SuperbloomError):
     code = "secrets_unavailable"
     default_next_step = (
-        "Install or unlock the system's keyring, or choose a folder with --data-dir: "
-        "secrets are then kept in a file there that only you can read."
+        "Install or unlock the system's keyring, or agree with --keep-in-file: "
+        "secrets are then kept in a file that only you can read."
     )
 
 

@@ -128,10 +128,10 @@ class Commands:
 
     async def _about_swarm(self, request: Request) -> Reply | None:
         match request:
-            case CreateInvite(hours=hours, address=address):
-                return await self.swarm.create_invite(hours, address)
-            case JoinSwarm(code=code):
-                return await self.swarm.join(code)
+            case CreateInvite(hours=hours, address=address, keep_in_file=in_file):
+                return await self.swarm.create_invite(hours, address, keep_in_file=in_file)
+            case JoinSwarm(code=code, keep_in_file=in_file):
+                return await self.swarm.join(code, keep_in_file=in_file)
             case LeaveSwarm():
                 return await self.swarm.leave()
         return None

@@ -10,7 +10,12 @@ from pathlib import Path
 
 from superbloom.domain.budget import parse_size
 from superbloom.domain.catalogue import STARTER, unknown_model
-from superbloom.domain.errors import InputRejected, ModelDamaged, ModelNotHere
+from superbloom.domain.errors import (
+    InputRejected,
+    ModelDamaged,
+    ModelNotHere,
+    SecretsUnavailable,
+)
 from superbloom.domain.invite import decode_invite
 from superbloom.domain.model_card import Precision
 from superbloom.domain.settings import Settings
@@ -106,7 +111,10 @@ def _swarm(given: argparse.Namespace, data: DataFolder, settings: Settings) -> _
     if given.join:
         invite = decode_invite(given.join, time.time())
         return _Swarm(invite.name, invite.secret.hex(), invite.addresses)
-    secret = Secrets(data, in_file=not data.is_default).get(SECRET_NAME)
+    try:
+        secret = Secrets(data, in_file=not data.is_default).get(SECRET_NAME)
+    except SecretsUnavailable:
+        secret = None  # none is kept here; one that begins now lasts as long as this server
     if settings.swarm.name and secret:
         bootstrap = tuple(given.peer) or settings.swarm.bootstrap
         return _Swarm(settings.swarm.name, secret, bootstrap)

@@ -106,14 +106,18 @@ class SwarmService:
             round_trip_seconds={p: seconds for p, seconds in trips.items() if seconds is not None},
         )
 
-    async def create_invite(self, hours: float, address: str) -> Invitation:
+    async def create_invite(
+        self, hours: float, address: str, *, keep_in_file: bool = False
+    ) -> Invitation:
         """A code for others, good for `hours`. Opens a local swarm unless `address` is loopback.
 
-        Raises InputRejected, SwarmError.
+        Raises InputRejected, SwarmError, and SecretsUnavailable where the swarm would end with this
+        node: `keep_in_file` is the consent to keep its secret in a file.
         """
         if not 0 < hours <= LONGEST_INVITE_HOURS:
             raise InputRejected("An invite is good for more than 0 hours and at most a year.")
         async with self._changes.wanted():
+            await self._keep_secret(self._secret, keep_in_file)
             await self._open_to_others(address)
             place = self._expect_place()
             self._keep_port(place.transport)
@@ -127,7 +131,7 @@ class SwarmService:
             )
         return Invitation(code=encode_invite(invite), expires_at=invite.expires_at)
 
-    async def join(self, code: str) -> SwarmStatus:
+    async def join(self, code: str, *, keep_in_file: bool = False) -> SwarmStatus:
         """Leave the present swarm for the code's, once one of its peers has answered.
 
         Raises InviteInvalid, InviteExpired, NoPeersReachable, ClocksDiffer, SecretsUnavailable,
@@ -147,7 +151,7 @@ class SwarmService:
                 address=present.address,
                 bootstrap=invite.addresses,
             )
-            await self._keep_secret(invite.secret)
+            await self._keep_secret(invite.secret, keep_in_file)
             try:
                 await self._move(joined, invite.secret)
             except SwarmError:
@@ -196,9 +200,10 @@ class SwarmService:
         with contextlib.suppress(SecretsUnavailable):
             await self._keep_secret(self._secret)
 
-    async def _keep_secret(self, secret: bytes) -> None:
+    async def _keep_secret(self, secret: bytes, file_will_do: bool = False) -> None:
         """Keyrings may ask the user: the loop does not wait for them."""
-        await asyncio.to_thread(self._secrets.set, SECRET_NAME, secret.hex())
+        words = (SECRET_NAME, secret.hex())
+        await asyncio.to_thread(self._secrets.set, *words, file_will_do=file_will_do)
 
     async def _try_out(self, invite: Invite) -> None:
         """Reach the invite's swarm with a passing identity, so that a failure costs nothing."""

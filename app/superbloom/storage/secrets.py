@@ -22,21 +22,33 @@ KEYRING_SECONDS = 60.0
 class Secrets:
     """Short texts by name. `in_file` keeps them in the data folder (0600) and asks no keyring.
 
-    Every method raises SecretsUnavailable without a usable keyring, StorageFailed or DiskFull
-    where the file cannot be used.
+    A file that is there already, by an earlier consent, goes on being used. Every method raises
+    SecretsUnavailable without a usable keyring, StorageFailed or DiskFull where the file cannot be
+    used.
     """
 
     def __init__(self, data: DataFolder, *, in_file: bool) -> None:
         self._store: _FileSecrets | _KeyringSecrets
-        self._store = _FileSecrets(data) if in_file else _KeyringSecrets()
+        self._file = _FileSecrets(data)
+        in_file = in_file or data.secrets_file.exists()
+        self._store = self._file if in_file else _KeyringSecrets()
 
     def get(self, name: str) -> str | None:
         """The secret, or None if there is none of this name."""
         return self._store.get(name)
 
-    def set(self, name: str, secret: str) -> None:
-        """Keep a secret, in place of an older one."""
-        self._store.set(name, secret)
+    def set(self, name: str, secret: str, *, file_will_do: bool = False) -> None:
+        """Keep a secret, in place of an older one.
+
+        `file_will_do` is the user's consent to keep them in the file where no keyring is.
+        """
+        try:
+            self._store.set(name, secret)
+        except SecretsUnavailable:
+            if not file_will_do:
+                raise
+            self._file.set(name, secret)
+            self._store = self._file
 
     def delete(self, name: str) -> None:
         """Forget a secret; no matter whether there is one."""

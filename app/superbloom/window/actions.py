@@ -172,17 +172,18 @@ class Actions(QObject):
     # --- swarm ------------------------------------------------------------------------------
 
     def create_invite(
-        self, hours: float, address: str, receive: Callable[[Invitation], None], fail: Fail
+        self, request: CreateInvite, receive: Callable[[Invitation], None], fail: Fail
     ) -> None:
-        request = CreateInvite(hours=hours, address=address)
         self._link.ask(request, receive, fail, SLOW_SECONDS)
 
-    def join_swarm(self, code: str, receive: Callable[[SwarmStatus], None], fail: Fail) -> None:
+    def join_swarm(
+        self, request: JoinSwarm, receive: Callable[[SwarmStatus], None], fail: Fail
+    ) -> None:
         def joined(status: SwarmStatus) -> None:
             self._store.take_swarm(status)
             receive(status)
 
-        self._link.ask(JoinSwarm(code=code), joined, fail, SLOW_SECONDS)
+        self._link.ask(request, joined, fail, SLOW_SECONDS)
 
     def leave_swarm(self) -> None:
         self._ask(LeaveSwarm(), self._store.take_swarm, timeout=SLOW_SECONDS)

@@ -18,6 +18,7 @@ from superbloom.domain.errors import (
     NetworkFailed,
     NoPeersReachable,
     PortTaken,
+    SecretsUnavailable,
 )
 from superbloom.domain.invite import decode_invite
 from superbloom.domain.settings import Reach
@@ -369,3 +370,24 @@ async def test_clocks_that_part_after_the_start_are_told(
         differ = False
         while one.service.status().problem:
             await asyncio.sleep(0.01)
+
+
+async def test_without_a_keyring_an_invite_wants_consent_to_a_file(
+    pair: tuple[Computer, Computer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = pair
+
+    def refuse(name: str, secret: str, *, file_will_do: bool = False) -> None:
+        if not file_will_do:
+            raise SecretsUnavailable("There is no keyring to keep secrets in.")
+
+    for computer in pair:
+        monkeypatch.setattr(computer.service._secrets, "set", refuse)
+    with pytest.raises(SecretsUnavailable):
+        await one.service.create_invite(1.0, "")
+    assert one.service.status().reach is Reach.LOCAL
+    invitation = await one.service.create_invite(1.0, "", keep_in_file=True)
+    with pytest.raises(SecretsUnavailable):
+        await two.service.join(invitation.code)
+    joined = await two.service.join(invitation.code, keep_in_file=True)
+    assert joined.name == one.service.status().name

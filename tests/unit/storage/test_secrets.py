@@ -88,8 +88,28 @@ def test_without_a_keyring_nothing_is_kept_in_a_file_unasked(tmp_path: Path) -> 
             secrets.set("a", "1")
     finally:
         keyring.set_keyring(before)
-    assert "--data-dir" in caught.value.next_step
+    assert "--keep-in-file" in caught.value.next_step
     assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_keyring_a_consent_to_the_file_lasts(tmp_path: Path) -> None:
+    before = keyring.get_keyring()
+    keyring.set_keyring(keyring.backends.fail.Keyring())
+    try:
+        data = DataFolder(tmp_path)
+        secrets = Secrets(data, in_file=False)
+        secrets.set("a", "1", file_will_do=True)
+        secrets.set("b", "2")
+        later = Secrets(data, in_file=False)
+        assert (later.get("a"), later.get("b")) == ("1", "2")
+    finally:
+        keyring.set_keyring(before)
+
+
+def test_with_a_keyring_no_consent_makes_a_file(tmp_path: Path, backend: MemoryKeyring) -> None:
+    Secrets(DataFolder(tmp_path), in_file=False).set("a", "1", file_will_do=True)
+    assert list(tmp_path.iterdir()) == []
+    assert backend.kept == {("superbloom", "a"): "1"}
 
 
 def test_a_keyring_that_waits_for_ever(

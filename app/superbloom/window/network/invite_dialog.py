@@ -8,9 +8,10 @@ from datetime import datetime
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QComboBox, QFormLayout, QLineEdit, QWidget
 
-from superbloom.control.messages import Invitation
-from superbloom.domain.errors import SuperbloomError
+from superbloom.control.messages import CreateInvite, Invitation
+from superbloom.domain.errors import SecretsUnavailable, SuperbloomError
 from superbloom.window.actions import Actions
+from superbloom.window.network.consent import ask_to_keep_in_file
 from superbloom.window.theme import Space
 from superbloom.window.widgets.buttons import button
 from superbloom.window.widgets.labels import label
@@ -69,10 +70,14 @@ class InviteDialog(Sheet):
         self.say("")
         self.open()
 
-    def _make(self) -> None:
+    def _make(self, *, keep_in_file: bool = False) -> None:
         self.make.setEnabled(False)
         self.say("Making the code …")
-        hours = float(self.hours.currentData())
+        request = CreateInvite(
+            hours=float(self.hours.currentData()),
+            address=self.address.text().strip(),
+            keep_in_file=keep_in_file,
+        )
         opening = self._opening
 
         def made(invitation: Invitation) -> None:
@@ -85,7 +90,7 @@ class InviteDialog(Sheet):
             else:
                 self._actions.report(error)
 
-        self._actions.create_invite(hours, self.address.text().strip(), made, failed)
+        self._actions.create_invite(request, made, failed)
 
     def _made(self, invitation: Invitation) -> None:
         self.make.setEnabled(True)
@@ -98,6 +103,8 @@ class InviteDialog(Sheet):
     def _failed(self, error: SuperbloomError) -> None:
         self.make.setEnabled(True)
         self.say(str(error), "error")
+        if isinstance(error, SecretsUnavailable):
+            ask_to_keep_in_file(self, error, lambda: self._make(keep_in_file=True))
 
     def _show_code(self, code: str) -> None:
         self.code.setPlainText(code)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QWidget
 
-from superbloom.control.messages import SwarmStatus
-from superbloom.domain.errors import SuperbloomError
+from superbloom.control.messages import JoinSwarm, SwarmStatus
+from superbloom.domain.errors import SecretsUnavailable, SuperbloomError
 from superbloom.window.actions import Actions
+from superbloom.window.network.consent import ask_to_keep_in_file
 from superbloom.window.widgets.buttons import button
 from superbloom.window.widgets.sheet import Sheet, code_field
 
@@ -52,11 +53,12 @@ class JoinDialog(Sheet):
     def _typed(self) -> None:
         self.join.setEnabled(bool(self.code.toPlainText().strip()) and not self._joining)
 
-    def _join(self) -> None:
+    def _join(self, *, keep_in_file: bool = False) -> None:
         self._show_joining(True)
         self.say("This goes on when you close it; should it fail, the main window says so.")
         code = "".join(self.code.toPlainText().split())
-        self._actions.join_swarm(code, self._joined, self._failed)
+        request = JoinSwarm(code=code, keep_in_file=keep_in_file)
+        self._actions.join_swarm(request, self._joined, self._failed)
 
     def _joined(self, status: SwarmStatus) -> None:
         self._show_joining(False)
@@ -67,6 +69,8 @@ class JoinDialog(Sheet):
         self.say(str(error), "error")
         if not self.isVisible():
             self._actions.report(error)
+        elif isinstance(error, SecretsUnavailable):
+            ask_to_keep_in_file(self, error, lambda: self._join(keep_in_file=True))
 
     def _show_joining(self, joining: bool) -> None:
         """A request on its way cannot be taken back: there is nothing to cancel any more."""
