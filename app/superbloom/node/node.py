@@ -30,7 +30,7 @@ from superbloom.control.server import ControlServer
 from superbloom.domain.catalogue import STARTER
 from superbloom.domain.errors import SuperbloomError
 from superbloom.domain.settings import Settings
-from superbloom.domain.sharing import ShareStatus
+from superbloom.domain.sharing import ShareState, ShareStatus
 from superbloom.node.chat import ChatService
 from superbloom.node.chat_models import ChatModels
 from superbloom.node.chosen_model import ChosenModel
@@ -322,6 +322,8 @@ class Node:
         self._control.broadcast(event)
 
     def _tell_share(self, status: ShareStatus) -> None:
+        if status.state is ShareState.SERVING and self._swarm.place is not None:
+            self._swarm.place.directory.look_soon()  # it is new, and does not know us yet
         self._tell(ShareChanged(status=self._sharing.with_wish(status)))
 
     def _notice(self, level: NoticeLevel, message: str, next_step: str = "") -> None:

@@ -131,6 +131,10 @@ class Directory:
             self._hurried -= hurry
         return True
 
+    def look_soon(self) -> None:
+        """Have `run` read the table at once: there is news that nobody could bring."""
+        self._hurry.set()
+
     def round_trip(self, peer: str) -> float | None:
         """Seconds there and back, smoothed; None if not measured yet."""
         return self._round_trips.seconds(peer)

@@ -17,6 +17,7 @@ from superbloom.domain.model_card import Precision
 from superbloom.domain.span import Span
 from superbloom.domain.swarm_map import ServerInfo, ServerState
 from superbloom.swarm import announcement
+from superbloom.swarm import directory as directory_module
 from superbloom.swarm.announcement import decode_announcement, encode_announcement
 from superbloom.swarm.directory import Directory
 from superbloom.swarm.membership import Membership
@@ -269,6 +270,18 @@ async def test_who_waits_for_a_change_hears_of_it(pair: Pair) -> None:
         assert await waiting
         assert len(pair.client.servers("toy")) == 1
         assert not await pair.client.changed(0.01)
+
+
+async def test_a_look_soon_does_not_wait_for_the_next_round(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(directory_module, "POLL_SECONDS", 60.0)
+    monkeypatch.setattr(directory_module, "HURRIED_POLL_SECONDS", 0.01)
+    async with running(pair.client):
+        await asyncio.sleep(0.05)
+        await pair.server.announce(info("server"))
+        pair.client.look_soon()
+        assert await pair.client.changed(2, hurry=False)
 
 
 async def test_round_trips_are_measured(pair: Pair) -> None:
