@@ -14,15 +14,20 @@ SIZES = (16, 20, 24, 32, 48, 64)
 """In device pixels: what buttons and lists ask for at 100 % and 200 %."""
 
 
-def draw_icon(name: str, color: str) -> QIcon:
-    """The icon `name` with `currentColor` replaced."""
-    drawing = _drawing(name).replace(b"currentColor", color.encode())
-    return _icon(drawing, SIZES)
+def draw_icon(name: str, color: str, disabled: str) -> QIcon:
+    """The icon `name` with `currentColor` replaced, by `disabled` on what is disabled."""
+    icon = QIcon()
+    for mode, ink in ((QIcon.Mode.Normal, color), (QIcon.Mode.Disabled, disabled)):
+        _draw_into(icon, _drawing(name).replace(b"currentColor", ink.encode()), SIZES, mode)
+    return icon
 
 
 def bloom_icon() -> QIcon:
     """The program's own icon, in its own colours."""
-    return _icon(_drawing("superbloom"), (16, 22, 24, 32, 48, 64, 128, 256))
+    icon = QIcon()
+    sizes = (16, 22, 24, 32, 48, 64, 128, 256)
+    _draw_into(icon, _drawing("superbloom"), sizes, QIcon.Mode.Normal)
+    return icon
 
 
 def bloom_pixmap(size: int, ratio: float) -> QPixmap:
@@ -37,11 +42,9 @@ def _drawing(name: str) -> bytes:
     return resource("icons", f"{name}.svg").read_bytes()
 
 
-def _icon(drawing: bytes, sizes: tuple[int, ...]) -> QIcon:
-    icon = QIcon()
+def _draw_into(icon: QIcon, drawing: bytes, sizes: tuple[int, ...], mode: QIcon.Mode) -> None:
     for size in sizes:
-        icon.addPixmap(_pixmap(drawing, size))
-    return icon
+        icon.addPixmap(_pixmap(drawing, size), mode)
 
 
 def _pixmap(drawing: bytes, size: int) -> QPixmap:

@@ -34,7 +34,7 @@ class Theme(QObject):
         super().__init__(application)
         self._application = application
         self.colors = LIGHT
-        self._icons: dict[tuple[str, str], QIcon] = {}
+        self._icons: dict[tuple[str, str, str], QIcon] = {}
         application.setStyle("Fusion")
         hints = application.styleHints()
         hints.colorSchemeChanged.connect(self._follow)
@@ -61,7 +61,7 @@ class Theme(QObject):
 
     def icon(self, name: str, color: str = "text") -> QIcon:
         """One of our icons, drawn in a colour of the theme."""
-        key = (name, getattr(self.colors, color))
+        key = (name, getattr(self.colors, color), self.colors.muted)
         if key not in self._icons:
             self._icons[key] = draw_icon(*key)
         return self._icons[key]
