@@ -341,8 +341,8 @@ def test_a_lost_server_is_told_under_the_answer_for_good(
     program: Application, node: FakeNode, talk: str, until: Until
 ) -> None:
     node.write(talk, "One")
-    node.notice(talk, ChatPhase.RECOVERING, "A server was lost; ben takes over its blocks.")
-    node.notice(talk, ChatPhase.RECOVERING, "A server was lost; anna takes over its blocks.")
+    node.notice(talk, ChatPhase.RECOVERING, "A server was lost; its blocks go to ben.")
+    node.notice(talk, ChatPhase.RECOVERING, "A server was lost; its blocks go to anna.")
     until(lambda: "anna" in program.window.chat.state_line.state.text())
     assert not last_card(program)._notes.isVisible()
     node.notice(talk, ChatPhase.WRITING, "Through anna.", "anna")
@@ -350,7 +350,7 @@ def test_a_lost_server_is_told_under_the_answer_for_good(
     node.finish(talk)
     until(last_card(program)._foot.isVisible)
     assert last_card(program)._notes.isVisible()
-    assert last_card(program)._notes.text() == "A server was lost; anna took over its blocks."
+    assert last_card(program)._notes.text() == "A server was lost; its blocks go to anna."
     other = node.add_conversation("Other", age=100)
     program.actions.refresh()
     program.actions.open_conversation(other.id)

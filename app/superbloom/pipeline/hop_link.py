@@ -166,7 +166,9 @@ class HopLink:
                     if isinstance(reply, SuperbloomError):
                         self._replies.put_nowait(reply)
                         raise reply
-                    if isinstance(reply, kind) and getattr(reply, "epoch", epoch) >= epoch:
+                    if isinstance(reply, EpochBegun | Rerouted) and reply.epoch < epoch:
+                        continue
+                    if isinstance(reply, kind):
                         return reply
         except TimeoutError:
             raise PeerLost("It did not answer in time.", peer=self.peer) from None

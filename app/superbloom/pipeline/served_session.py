@@ -56,7 +56,7 @@ MAX_JSON_FRAME_BYTES = 32 * 1024
 """More than any frame takes that carries no hidden states."""
 
 FAREWELL_SECONDS = 2.0
-"""How long a client that reads slowly is told that its session ends."""
+"""How long clients that read slowly are told that their session, or the server, ends."""
 
 
 def most_frame_bytes(hidden_size: int) -> int:

@@ -25,7 +25,11 @@ from superbloom.pipeline.messages import (
     encode_frame,
 )
 from superbloom.pipeline.served_model import ServedModel
-from superbloom.pipeline.served_session import ServedSession, most_frame_bytes
+from superbloom.pipeline.served_session import (
+    FAREWELL_SECONDS,
+    ServedSession,
+    most_frame_bytes,
+)
 from superbloom.pipeline.step_room import PeerRoom
 from superbloom.pipeline.swarm_access import SwarmAccess
 from superbloom.swarm.live_stream import LiveStream
@@ -41,9 +45,6 @@ FIRST_FRAME_BYTES = 16 * 1024
 
 DRAIN_LOOK_SECONDS = 0.2
 """How often a draining server looks for sessions that have come to rest."""
-
-FAREWELL_SECONDS = 2.0
-"""How long clients that read slowly are told that the server leaves."""
 
 SESSIONS_PER_PEER = 64
 """Sessions one client may have open at once."""

@@ -259,7 +259,7 @@ class ChainSession:
                 taking = [self._planner.name_of(s.peer) for s in plan if s.link is None]
                 self._say(
                     ChatPhase.RECOVERING,
-                    f"A server was lost; {', '.join(taking)} takes over its blocks.",
+                    f"A server was lost; its blocks go to {', '.join(taking)}.",
                 )
             try:
                 await self._rebuild(plan)

@@ -217,8 +217,8 @@ class Store(QObject):
         recovered = running.phase is ChatPhase.RECOVERING and notice.phase is ChatPhase.WRITING
         if recovered and running.words:
             told = self.notes.get(running.message, ())
-            note = running.words.replace(" takes over ", " took over ")
-            self.notes[running.message] = (*(one for one in told if one != note), note)
+            others = (one for one in told if one != running.words)
+            self.notes[running.message] = (*others, running.words)
         running.phase, running.words = notice.phase, notice.words
         running.chain = notice.chain or running.chain
         self.answer_changed.emit(notice.conversation)
