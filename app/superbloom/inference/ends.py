@@ -7,6 +7,7 @@ would leave it.
 
 Embeddings and heads too large to be held are mapped from their file, in their stored dtype: rows
 are looked up where they lie, and the system may take the memory of the head back at any time.
+Smaller heads are held as `fast_head` has them.
 """
 
 from __future__ import annotations
@@ -27,9 +28,8 @@ from superbloom.domain.errors import ModelDamaged, ModelNotHere, ModelUnsupporte
 from superbloom.domain.model_card import Precision
 from superbloom.domain.span import Span
 from superbloom.inference.block_model import BlockModel, LazyTensor, fill_buffers
-from superbloom.inference.cpu_int8 import Int8Linear
-from superbloom.inference.device import fast_cpu_dtype
 from superbloom.inference.families import slice_config, text_config, text_name
+from superbloom.inference.fast_head import quicken_head
 from superbloom.inference.quantization import compute_dtype
 from superbloom.inference.weights import Checkpoint, StoredTensor, read_config, tensors_of_ends
 
@@ -77,8 +77,8 @@ class ClientEnds:
         model = _build_empty(config, dtype)
         ends = cls(model, dtype, device)
         _fill(model, tensors, dtype, device)
-        if precision is Precision.INT8 and device.type == "cpu" and not large:
-            _quantize_head(model)
+        if device.type == "cpu" and not large:
+            quicken_head(model, tensors, precision, dtype)
         ends._learn_what_blocks_return()
         return ends
 
@@ -159,14 +159,6 @@ def _build_empty(config: PretrainedConfig, dtype: torch.dtype) -> PreTrainedMode
         ) from error
     model.eval()  # type: ignore[no-untyped-call]
     return model
-
-
-def _quantize_head(model: PreTrainedModel) -> None:
-    """Put 8-bit weights in the head's place; embeddings that it shares stay as they are."""
-    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
-    if type(head) is nn.Linear:
-        made = Int8Linear(head, wide_dtype=fast_cpu_dtype())
-        model.set_output_embeddings(made)  # type: ignore[no-untyped-call]
 
 
 class MappedTensor(LazyTensor):

@@ -12,6 +12,7 @@ from superbloom.domain.model_card import Precision
 from superbloom.domain.span import Span
 from superbloom.inference.block_model import build_empty, fill
 from superbloom.inference.block_runner import BlockRunner, StageStep
+from superbloom.inference.cpu_packed import can_pack, pack_linears
 from superbloom.inference.families import block_count, text_config
 from superbloom.inference.quantization import (
     check_held_in,
@@ -57,9 +58,12 @@ class Stage(BlockRunner):
         built = build_empty(config, span, dtype)
         check_held_in(precision, built.layers)
         built.set_packed(packed)
+        reordered = device.type == "cpu" and can_pack(dtype)
 
         def after_block(place: int, block: torch.nn.Module) -> None:
             quantize_block(block, precision, dtype, device)
+            if reordered:
+                pack_linears(block)
             if progress is not None:
                 progress(place + 1, len(span))
 

@@ -1,0 +1,57 @@
+"""Packed linear layers compute what the plain ones do, and every row for itself."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from superbloom.inference.cpu_packed import PackedLinear, can_pack, pack_linears
+
+pytestmark = pytest.mark.skipif(
+    not can_pack(torch.float32), reason="PyTorch has no oneDNN on this computer"
+)
+DTYPES = [dtype for dtype in (torch.float32, torch.bfloat16) if can_pack(dtype)]
+
+
+def plain(inputs: int, outputs: int, dtype: torch.dtype, *, bias: bool = False) -> nn.Linear:
+    torch.manual_seed(inputs)
+    return nn.Linear(inputs, outputs, bias=bias).to(dtype).requires_grad_(False)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(("inputs", "outputs"), [(64, 96), (13, 7), (576, 1536)])
+@torch.inference_mode()
+def test_a_packed_layer_is_near_the_plain_one(
+    inputs: int, outputs: int, bias: bool, dtype: torch.dtype
+) -> None:
+    linear = plain(inputs, outputs, dtype, bias=bias)
+    packed = PackedLinear(linear)
+    hidden = torch.randn(2, 5, inputs).to(dtype)
+    found, expected = packed(hidden), linear(hidden)
+    assert found.shape == expected.shape
+    assert found.dtype == dtype
+    tolerance = 1e-5 if dtype is torch.float32 else 2e-2
+    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@torch.inference_mode()
+def test_a_row_does_not_depend_on_the_others(dtype: torch.dtype) -> None:
+    packed = PackedLinear(plain(576, 192, dtype))
+    rows = torch.randn(40, 576).to(dtype)
+    whole: Tensor = packed(rows)
+    for count in (1, 2, 3, 4, 7, 8, 17):
+        assert torch.equal(packed(rows[:count]), whole[:count])
+
+
+def test_every_linear_layer_is_replaced_and_its_weights_counted() -> None:
+    block = nn.Sequential(plain(8, 8, torch.float32), nn.ReLU(), nn.Sequential(nn.Linear(8, 4)))
+    pack_linears(block)
+    assert [type(module) for module in block.modules()].count(PackedLinear) == 2
+    assert sum(buffer.nbytes for buffer in block.buffers()) == 4 * (8 * 8 + 8 * 4 + 4)
+
+
+def test_a_dtype_that_is_not_supported_stays_plain() -> None:
+    assert not can_pack(torch.float64)
