@@ -78,7 +78,7 @@ def stored_quantizer(config: Mapping[str, object]) -> HfQuantizer | None:
     return made
 
 
-def is_plain_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
+def is_plain_linear(module: object) -> TypeGuard[nn.Linear]:
     """True for a layer that a quantized one can stand for."""
     return isinstance(module, nn.Linear) and (
         type(module) is nn.Linear or type(module).__name__ in _PLAIN_KINDS

@@ -53,5 +53,36 @@ def test_every_linear_layer_is_replaced_and_its_weights_counted() -> None:
     assert sum(buffer.nbytes for buffer in block.buffers()) == 4 * (8 * 8 + 8 * 4 + 4)
 
 
+class Attention(nn.Module):
+    """Calls three layers with one tensor, as transformers' models do."""
+
+    def __init__(self, *, bias: bool) -> None:
+        super().__init__()
+        self.q_proj = plain(32, 24, torch.float32, bias=bias)
+        self.k_proj = plain(32, 8, torch.float32)
+        self.v_proj = plain(32, 8, torch.float32, bias=bias)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return torch.cat([self.q_proj(hidden), self.k_proj(hidden), self.v_proj(hidden)], dim=-1)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@torch.inference_mode()
+def test_layers_with_one_input_are_computed_together(bias: bool) -> None:
+    attention = Attention(bias=bias)
+    inputs = [torch.randn(1, tokens, 32) for tokens in (1, 5)]
+    expected = [attention(hidden) for hidden in inputs]
+    held = sum(weight.nbytes for weight in attention.parameters())
+    pack_linears(attention)
+    for hidden, whole in zip(inputs, expected, strict=True):
+        torch.testing.assert_close(attention(hidden), whole, rtol=1e-5, atol=1e-6)
+    first, second = inputs
+    attention.q_proj(first)  # never followed by the others
+    torch.testing.assert_close(attention.k_proj(second), expected[1][..., 24:32])
+    torch.testing.assert_close(attention.k_proj(second), expected[1][..., 24:32])
+    unbiased = 8 * 4 if bias else 0
+    assert sum(buffer.nbytes for buffer in attention.buffers()) == held + unbiased
+
+
 def test_a_dtype_that_is_not_supported_stays_plain() -> None:
     assert not can_pack(torch.float64)
