@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import sys
-
 import torch
 
 from superbloom.domain.errors import InputRejected
@@ -90,14 +87,6 @@ def cpu_dtype(*, bf16_dots: bool, bf16_tiles: bool) -> torch.dtype:
 def use_threads(count: int) -> None:
     """Compute with `count` threads on the CPU."""
     torch.set_num_threads(count)
-
-
-def give_back_freed_memory() -> None:
-    """Have the C library return what was freed to the system, where it keeps that (glibc)."""
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
 
 
 def _choices(found: tuple[torch.device, ...]) -> str:

@@ -36,10 +36,12 @@ from superbloom.inference.step_queue import (
     begin,
     by_blocks,
     cancel_jobs,
+    check_step,
     fail_jobs,
     first_job,
     settle,
 )
+from superbloom.inference.thread_count import ThreadCount
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +70,7 @@ class Executor:
         self._ending = False
         self._failure: ServerCrashed | None = None
         self._figures = Figures(len(stage.span))
+        self._threads: ThreadCount | None = None
         started: Future[None] = Future()
         self._thread = threading.Thread(
             target=self._run, args=(started,), name="superbloom-executor", daemon=True
@@ -136,7 +139,7 @@ class Executor:
             found = self._sessions.get(session)
             if found is None or self._ending:
                 raise ProtocolViolation("A step came for a session that is not open.")
-            self._check(found, position, hidden)
+            check_step(hidden, position, self._stage.hidden_size, found.max_tokens)
             found.jobs.append(Job(position, hidden, future))
             self._changed.notify_all()
         return future
@@ -196,22 +199,10 @@ class Executor:
                 "The executor is still computing after %.1f s; it is left behind", timeout
             )
 
-    def _check(self, session: Session, position: int, hidden: Tensor) -> None:
-        size = self._stage.hidden_size
-        if hidden.ndim != 2 or hidden.shape[1] != size or hidden.shape[0] < 1:
-            raise ProtocolViolation(
-                f"A step has the shape {tuple(hidden.shape)}; it must be [tokens, {size}]."
-            )
-        if not hidden.is_floating_point():
-            raise ProtocolViolation(f"A step's numbers are {hidden.dtype}, which is no float.")
-        if position < 0 or position + hidden.shape[0] > session.max_tokens:
-            raise ProtocolViolation(
-                f"A step ends at token {position + hidden.shape[0]}; the session was opened for "
-                f"{session.max_tokens}."
-            )
-
     def _run(self, started: Future[None]) -> None:
         try:
+            if self._stage.device.type == "cpu":  # torch's own setting is a thread's own
+                self._threads = ThreadCount(torch.get_num_threads(), torch.set_num_threads)
             self._measure()
         except BaseException as error:  # noqa: BLE001  (handed to the thread that waits)
             started.set_exception(error)
@@ -334,6 +325,9 @@ class Executor:
     def _note(self, turns: Sequence[Turn], seconds: float) -> None:
         with self._changed:
             self._figures.note(turns, seconds)
+        if self._threads is not None and not any(turn.job.is_prompt for turn in turns):
+            tokens = sum(turn.tokens for turn in turns)
+            self._threads.note(tokens, seconds, time.monotonic())
 
     def _measure(self) -> None:
         """Run a chunk and a few tokens, so that figures and kernels are ready before sessions."""

@@ -13,7 +13,6 @@ from superbloom.domain.span import Span
 from superbloom.inference.block_model import build_empty, fill
 from superbloom.inference.block_runner import BlockRunner, StageStep
 from superbloom.inference.cpu_packed import can_pack, pack_linears
-from superbloom.inference.device import give_back_freed_memory
 from superbloom.inference.families import block_count, text_config
 from superbloom.inference.quantization import (
     check_held_in,
@@ -65,7 +64,6 @@ class Stage(BlockRunner):
             quantize_block(block, precision, dtype, device)
             if reordered:
                 pack_linears(block)
-            give_back_freed_memory()
             if progress is not None:
                 progress(place + 1, len(span))
 

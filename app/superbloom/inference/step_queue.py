@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from superbloom.domain.errors import ProtocolViolation
 from superbloom.domain.span import Span
 from superbloom.inference.block_runner import StageStep
 from superbloom.inference.kv_cache import SessionCache
@@ -63,6 +64,22 @@ class Turn:
         """The turn as the stage takes it."""
         chunk = self.job.hidden[self.job.done : self.job.done + self.tokens]
         return StageStep(self.session.cache, self.job.position + self.job.done, chunk)
+
+
+def check_step(hidden: Tensor, position: int, hidden_size: int, max_tokens: int) -> None:
+    """Raises ProtocolViolation for a step that is no `[tokens, hidden_size]` of floats, or that
+    ends beyond `max_tokens`."""
+    if hidden.ndim != 2 or hidden.shape[1] != hidden_size or hidden.shape[0] < 1:
+        raise ProtocolViolation(
+            f"A step has the shape {tuple(hidden.shape)}; it must be [tokens, {hidden_size}]."
+        )
+    if not hidden.is_floating_point():
+        raise ProtocolViolation(f"A step's numbers are {hidden.dtype}, which is no float.")
+    if position < 0 or position + hidden.shape[0] > max_tokens:
+        raise ProtocolViolation(
+            f"A step ends at token {position + hidden.shape[0]}; the session was opened for "
+            f"{max_tokens}."
+        )
 
 
 def first_job(session: Session) -> Job | None:

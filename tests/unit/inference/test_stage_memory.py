@@ -25,6 +25,7 @@ import torch
 from superbloom.domain.model_card import Precision
 from superbloom.domain.span import Span
 from superbloom.inference.stage import Stage
+from superbloom.machine.memory import give_back_freed_pages
 
 def resident(which):
     for line in Path("/proc/self/status").read_text().splitlines():
@@ -33,7 +34,11 @@ def resident(which):
 
 def load(folder, span):
     return Stage.load(
-        Path(folder), span, precision=Precision(sys.argv[3]), device=torch.device("cpu")
+        Path(folder),
+        span,
+        precision=Precision(sys.argv[3]),
+        device=torch.device("cpu"),
+        progress=lambda *_: give_back_freed_pages(),  # as the server does
     )
 
 load(sys.argv[2], Span(0, 1))  # what is loaded once: code, buffers, thread pools

@@ -18,11 +18,23 @@ def test_one_core_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert usable_cores() == 1
 
 
-def test_waiting_threads_sleep_unless_the_user_says_otherwise(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.fixture
+def unset(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"):
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+def test_waiting_threads_soon_sleep_unless_the_user_says_otherwise(
+    unset: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    monkeypatch.setenv("KMP_BLOCKTIME", "200")
+    unset.setenv("KMP_BLOCKTIME", "200")
     share_cores_politely()
-    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert int(os.environ["GOMP_SPINCOUNT"]) <= 20_000
     assert os.environ["KMP_BLOCKTIME"] == "200"
+
+
+def test_a_policy_of_the_users_own_is_left_alone(unset: pytest.MonkeyPatch) -> None:
+    unset.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    share_cores_politely()
+    assert "GOMP_SPINCOUNT" not in os.environ

@@ -1,0 +1,104 @@
+"""How many threads a CPU computes with, step by step: fewer while other programs want the cores.
+
+The threads of a layer wait for each other. Where one of them has to share its core, all wait for
+it at every layer, and a step takes several times as long as one that leaves that core alone: with
+another busy program on two cores the starter's step of 36 ms took 180 to 480 ms with two threads,
+and 52 to 175 with one. So a step that has become slow is tried with fewer threads, and once in a
+while with more again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from statistics import median
+
+TRIAL_STEPS = 4
+"""A number of threads is judged by so many steps of one kind, one after the other."""
+
+SUSPICIOUS = 1.4
+"""Fewer threads are tried when steps take so many times the best that was seen."""
+
+WORTH = 0.85
+"""Fewer threads are kept when steps take at most so much of the time."""
+
+HOPELESS = 2.0
+"""A trial ends at once with a step that takes so many times the time before."""
+
+RETRY_SECONDS = 5.0
+"""How long fewer threads are kept before more are tried again; twice as long after each failure."""
+
+LONGEST_RETRY_SECONDS = 60.0
+
+
+class ThreadCount:
+    """Tells `use` the number of threads to compute with, from 1 to `most`."""
+
+    def __init__(self, most: int, use: Callable[[int], None]) -> None:
+        self._choices = sorted({most, most - 1, most // 2, 1} - {0}, reverse=True)
+        self._use = use
+        self._place = 0
+        self._tried: int | None = None
+        """The place of the choice on trial."""
+        self._kind = 0
+        self._steps: deque[float] = deque(maxlen=TRIAL_STEPS)
+        self._before = 0.0
+        """What a step took before the trial, in seconds."""
+        self._best: dict[int, float] = {}
+        self._retry_at = 0.0
+        self._patience = RETRY_SECONDS
+
+    def note(self, tokens: int, seconds: float, now: float) -> None:
+        """A step of so few `tokens` took so long; `now` is monotonic.
+
+        Only steps of about as many tokens are compared with each other.
+        """
+        kind = tokens.bit_length()
+        if kind != self._kind:
+            self._end_trial(self._place)
+            self._kind = kind
+        self._steps.append(seconds)
+        if self._tried is not None and seconds > HOPELESS * self._before:
+            self._judge(seconds, now)
+        elif len(self._steps) == TRIAL_STEPS:
+            took = median(self._steps)
+            if self._tried is not None:
+                self._judge(took, now)
+            else:
+                self._look(took, now)
+
+    def _look(self, took: float, now: float) -> None:
+        """Try fewer threads when steps are slow, more when that is some time ago."""
+        best = self._best[self._kind] = min(took, self._best.get(self._kind, took))
+        if self._place and now > self._retry_at:
+            self._try(self._place - 1, took)
+        elif took > SUSPICIOUS * best and self._place + 1 < len(self._choices):
+            self._try(self._place + 1, took)
+
+    def _try(self, place: int, before: float) -> None:
+        self._tried, self._before = place, before
+        self._steps.clear()
+        self._use(self._choices[place])
+
+    def _judge(self, took: float, now: float) -> None:
+        assert self._tried is not None
+        fewer = self._tried > self._place
+        better = took < self._before * (WORTH if fewer else 1.0)
+        if not fewer:
+            self._patience = min(2 * self._patience, LONGEST_RETRY_SECONDS)
+        if better:
+            self._patience = RETRY_SECONDS
+        elif fewer and self._tried + 1 < len(self._choices):
+            self._try(self._tried + 1, self._before)
+            return
+        elif fewer:
+            self._best[self._kind] = self._before  # slow for other reasons: that is how it is now
+        self._retry_at = now + self._patience
+        self._end_trial(self._tried if better else self._place)
+
+    def _end_trial(self, place: int) -> None:
+        self._place = place
+        self._steps.clear()
+        if self._tried is not None:
+            self._tried = None
+            self._use(self._choices[place])
