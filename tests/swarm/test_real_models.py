@@ -31,6 +31,7 @@ from superbloom.pipeline.server import BlockServer
 from superbloom.pipeline.swarm_access import SwarmAccess
 from superbloom.swarm.membership import Membership
 from superbloom.swarm.memory import MemoryNetwork
+from told_drafts import tell
 from toy_model import ToyTokenizer
 from toy_swarm import Asked, ListedServers
 
@@ -191,3 +192,21 @@ async def test_a_seed_gives_the_same_tokens_on_any_chain(
     swarm.add("b", 2, swarm.served.blocks)
     together = await asyncio.gather(*(ask(swarm, prompt, seed=7).end() for _ in range(3)))
     assert {end.token_ids for end in together} == {alone.token_ids}
+
+
+@pytest.mark.parametrize("seed", [None, 7])
+async def test_drafts_right_and_wrong_change_no_token(
+    tiny: tuple[RealSwarm, list[int], list[int]],
+    monkeypatch: pytest.MonkeyPatch,
+    seed: int | None,
+) -> None:
+    swarm, prompt, _ = tiny
+    swarm.add("a", 0, 2)
+    swarm.add("b", 2, swarm.served.blocks)
+    swarm.model._drafts = False
+    plain = await ask(swarm, prompt, seed).end()
+    swarm.model._drafts = True
+    tell(monkeypatch, prompt, plain.token_ids, {4, 5, 9, 16})
+    drafted = await ask(swarm, prompt, seed).end()
+    assert drafted.token_ids == plain.token_ids
+    assert drafted.accepted > TOKENS // 2

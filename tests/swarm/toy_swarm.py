@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from superbloom.domain.conversation import ChatTurn, Role
 from superbloom.domain.generation import ChatPhase, GenerationEnd, GenerationEvent, PhaseChange
 from superbloom.domain.model_card import Precision
+from superbloom.domain.observed import ObservedPace
 from superbloom.domain.sampling import SamplingSettings
 from superbloom.domain.span import Span
 from superbloom.domain.swarm_map import ServerInfo, ServerState
@@ -32,6 +33,7 @@ class ListedServers:
     def __init__(self) -> None:
         self.listed: dict[str, ServerInfo] = {}
         self.looks = 0
+        self.observed = ObservedPace()
         self._changed = asyncio.Event()
 
     def list(self, info: ServerInfo) -> None:

@@ -57,7 +57,7 @@ from superbloom.control.messages import (
 )
 from superbloom.domain.conversation import Conversation, Message, Role
 from superbloom.domain.errors import ControlRefused, InviteInvalid, SuperbloomError
-from superbloom.domain.generation import ChatPhase
+from superbloom.domain.generation import ChainHop, ChatPhase
 from superbloom.domain.model_card import Precision
 from superbloom.domain.sampling import EndReason
 from superbloom.domain.sharing import ShareRequest, ShareState, ShareStatus
@@ -236,7 +236,15 @@ class FakeNode(QObject):
         answer = self.transcripts[conversation][-1]
         self.tell(
             ChatNotice(
-                conversation=conversation, message=answer.id, phase=phase, words=words, chain=chain
+                conversation=conversation,
+                message=answer.id,
+                phase=phase,
+                words=words,
+                chain=chain,
+                hops=tuple(
+                    ChainHop(name=name, blocks=Span(at, at + 1), seconds=0.012)
+                    for at, name in enumerate(chain)
+                ),
             )
         )
 

@@ -59,6 +59,7 @@ def test_the_first_question_makes_a_conversation_and_streams_its_answer(
     node.notice(name, ChatPhase.WRITING, "Through anna.", "anna")
     until(lambda: chat.state_line.state.text().endswith("through anna"))
     assert chat.state_line.state.text().startswith("Writing")
+    until(lambda: "anna (blocks 0-0, 12 ms)" in chat.state_line.state.toolTip())
     assert chat.composer.stop_button.isVisible()
     node.finish(name)
     until(chat.composer.send_button.isVisible)

@@ -25,7 +25,7 @@ from superbloom.control.messages import (
 )
 from superbloom.domain.conversation import Message
 from superbloom.domain.errors import NodeUnreachable, SuperbloomError
-from superbloom.domain.generation import ChatPhase
+from superbloom.domain.generation import ChainHop, ChatPhase
 from superbloom.domain.sampling import EndReason
 
 SEND_SECONDS = 60.0
@@ -40,6 +40,8 @@ class Answered:
 
     answer: Message
     chain: tuple[str, ...]
+    hops: tuple[ChainHop, ...]
+    """More of the same servers, if it is known."""
     interrupted: bool
     """By the user's Ctrl-C."""
     failure: SuperbloomError | None
@@ -64,6 +66,7 @@ class AnswerRun:
         self._progress = progress
         self._patience = patience
         self._chain: tuple[str, ...] = ()
+        self._hops: tuple[ChainHop, ...] = ()
         self._text_begun = False
         self._interrupted = False
         self._news_at = time.monotonic()
@@ -118,6 +121,7 @@ class AnswerRun:
                 self._write(event.text)
             case ChatNotice() if event.conversation == conversation:
                 self._chain = event.chain or self._chain
+                self._hops = event.hops or self._hops
                 self._tell(event)
             case ModelProgress() if event.model == self._model and not event.finished:
                 self._progress.say(
@@ -163,6 +167,7 @@ class AnswerRun:
         return Answered(
             answer=finished.answer,
             chain=self._chain,
+            hops=self._hops,
             interrupted=self._interrupted,
             failure=failure,
         )

@@ -19,6 +19,7 @@ from superbloom.cli.terminal import (
 from superbloom.control.messages import GetStatus, NewConversation, NodeStatus, SendMessage
 from superbloom.domain.conversation import Conversation
 from superbloom.domain.errors import InputRejected, NodeUnreachable, SuperbloomError
+from superbloom.domain.record import to_plain
 from superbloom.domain.sampling import EndReason, SamplingSettings
 from superbloom.storage.paths import DataFolder
 
@@ -136,6 +137,7 @@ class _Chat:
                     "tokens_per_second": answer.tokens_per_second,
                     "first_token_seconds": answer.first_token_seconds,
                     "chain": list(answered.chain),
+                    "hops": to_plain(answered.hops),
                     "conversation": answer.conversation,
                     "message": answer.id,
                 }
@@ -232,7 +234,7 @@ def _figures(answered: Answered) -> str:
     answer = answered.answer
     words = f"[{answer.tokens} tokens, {answer.tokens_per_second:.1f} a second"
     if answered.chain:
-        words += f", through {' → '.join(answered.chain)}"
+        words += f", through {' → '.join(map(str, answered.hops or answered.chain))}"
     if answer.end is EndReason.LENGTH:
         words += "; cut at --max-tokens"
     if answer.end is EndReason.CONTEXT_FULL:

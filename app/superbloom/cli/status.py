@@ -157,6 +157,7 @@ def _server_table(servers: list[ServerInfo], status: NodeStatus, now: float) -> 
                 str(server.precision),
                 server.device,
                 f"{1000 * server.step_seconds:.0f} ms",
+                f"{1000 * server.waiting_seconds:.0f} ms",
                 str(server.sessions),
                 f"{server.free_cache_tokens}",
                 "-" if seconds is None else f"{1000 * seconds:.0f} ms",
@@ -164,5 +165,15 @@ def _server_table(servers: list[ServerInfo], status: NodeStatus, now: float) -> 
                 "this computer" if server.peer == status.share.peer else "",
             )
         )
-    head = ("SERVER", "BLOCKS", "STATE", "FORM", "DEVICE", "STEP", "SESSIONS", "FREE TOKENS")
+    head = (
+        "SERVER",
+        "BLOCKS",
+        "STATE",
+        "FORM",
+        "DEVICE",
+        "STEP",
+        "WAIT",
+        "SESSIONS",
+        "FREE TOKENS",
+    )
     return table((*head, "ROUND TRIP", "SEEN", ""), rows)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from superbloom.domain.conversation import Conversation, Message
-from superbloom.domain.generation import ChatPhase
+from superbloom.domain.generation import ChainHop, ChatPhase
 from superbloom.domain.model_card import Precision
 from superbloom.domain.sampling import SamplingSettings
 from superbloom.domain.settings import Reach as Reach  # noqa: PLC0414 (views take it from here)
@@ -378,13 +378,17 @@ class ChatDelta:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatNotice:
-    """What happens to an answer, in words; `chain` names the servers it flows through."""
+    """What happens to an answer, in words; `chain` names the servers it flows through.
+
+    `hops` says more of the same servers; empty where they are those of before.
+    """
 
     conversation: str
     message: str
     phase: ChatPhase
     words: str
     chain: tuple[str, ...] = ()
+    hops: tuple[ChainHop, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from superbloom.domain.chain_time import Hop, OneWay, entry_seconds
 from superbloom.domain.errors import BlocksMissing
 from superbloom.domain.span import Span
 from superbloom.domain.swarm_map import ServerInfo, ServerState
 
-OneWay = Callable[[str], float]
-"""`peer -> seconds one way` between it and the client, not negative."""
-
-
-@dataclass(frozen=True, slots=True)
-class Hop:
-    """One server's part of a chain: `blocks` lie within its span."""
-
-    peer: str
-    blocks: Span
+__all__ = ["Hop", "OneWay", "choose_chain"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +41,12 @@ def choose_chain(
 ) -> tuple[Hop, ...]:
     """The hops that compute the blocks of `part` (None: all `blocks`) in the least time.
 
-    A decode step takes the links from the client through every hop back to the client, and each
-    server's `step_seconds` in proportion to the part of its span that is used. A link between two
-    servers was measured by nobody here: it counts as the mean of their links to the client. So the
-    best way to leave one block is the best for every server of the next. Only online servers
+    A decode step takes the links from the client through every hop back to the client, the wait at
+    each server (`entry_seconds`), and its `step_seconds` in proportion to the part of its span that
+    is used. A link between two servers was measured by nobody here: it counts as the mean of their
+    links to the client. So the best way to leave one block is the best for every server of the
+    next. Among equals it takes the fewest hops, then the servers with less to do. Only online
+    servers
     with the same number of blocks and `fingerprint` (None: any) and not in `avoid` are used; those
     with fewer than `cache_tokens` free only for blocks that nobody else holds. A server may occur
     twice when another is quicker for what lies between. Raises BlocksMissing.
@@ -93,7 +87,7 @@ def _usable(
 
 
 def _begin(server: ServerInfo, block: int, away: float, cache_tokens: int) -> _Path:
-    seconds = away + _block_seconds(server)
+    seconds = away + entry_seconds(server) + _block_seconds(server)
     return _Path(_starved(server, cache_tokens), seconds, 1, server, block, None)
 
 
@@ -121,7 +115,7 @@ def _extend(
         candidates.append(
             _Path(
                 leaving.starved_blocks + starved,
-                leaving.seconds + link + seconds,
+                leaving.seconds + link + entry_seconds(server) + seconds,
                 leaving.hops + 1,
                 server,
                 block,
@@ -131,9 +125,10 @@ def _extend(
     return min(candidates, key=lambda path: (path.starved_blocks, path.seconds, path.hops))
 
 
-def _with_way(path: _Path, way: float) -> tuple[int, float, int, str]:
+def _with_way(path: _Path, way: float) -> tuple[int, float, int, int, str]:
     """What paths that are left behind by links of `way` seconds compare by."""
-    return (path.starved_blocks, path.seconds + way, path.hops, path.server.peer)
+    seconds = path.seconds + way
+    return (path.starved_blocks, seconds, path.hops, path.server.sessions, path.server.peer)
 
 
 def _block_seconds(server: ServerInfo) -> float:

@@ -9,6 +9,9 @@ from enum import StrEnum
 from superbloom.domain.model_card import Precision
 from superbloom.domain.span import Span
 
+MARKED_WAIT_SECONDS = 0.02
+"""A wait that grows by less is not worth telling before its time."""
+
 
 class ServerState(StrEnum):
     """What a server says of itself."""
@@ -25,7 +28,9 @@ class ServerInfo:
 
     `fingerprint` tells two models of the same id apart. `step_seconds` is the measured time of
     one single-token step over the whole span; `prefill_tokens_per_second` that of a long chunk.
-    `announced_at` is Unix time in seconds by the server's clock.
+    `waiting_seconds` is how long the steps of the last while waited for their turn before that,
+    and `sessions` how many are at work. `announced_at` is Unix time in seconds by the server's
+    clock.
     """
 
     peer: str
@@ -44,6 +49,14 @@ class ServerInfo:
     sessions: int
     addresses: tuple[str, ...]
     announced_at: float
+    waiting_seconds: float = 0.0
+
+
+def load_differs(before: ServerInfo, now: ServerInfo) -> bool:
+    """True if the server's load is not what was said of it: routes should hear of it soon."""
+    fewer, more = sorted((before.sessions, now.sessions))
+    shorter, longer = sorted((before.waiting_seconds, now.waiting_seconds))
+    return more > 2 * fewer or longer > 2 * shorter + MARKED_WAIT_SECONDS
 
 
 def coverage(servers: Iterable[ServerInfo], blocks: int) -> tuple[int, ...]:

@@ -33,12 +33,14 @@ from superbloom.inference.step_queue import (
     Job,
     Session,
     Turn,
+    add_job,
     begin,
     by_blocks,
     cancel_jobs,
     check_step,
     fail_jobs,
     first_job,
+    gathering_seconds,
     settle,
 )
 from superbloom.inference.thread_count import ThreadCount
@@ -50,6 +52,8 @@ CHUNK_TOKENS = 512
 CHUNK_SECONDS = 0.25
 """While others decode, a prompt's chunk should take about so long."""
 SMALLEST_CHUNK = 16
+GATHERING = 0.25
+"""A tick waits for sessions that are about to be back, for at most so much of a step's time."""
 START_TIMEOUT = 600.0
 IDLE_SECONDS = 1.0
 DEVICE_FAILED = "The server's device failed and computes nothing more."
@@ -140,7 +144,7 @@ class Executor:
             if found is None or self._ending:
                 raise ProtocolViolation("A step came for a session that is not open.")
             check_step(hidden, position, self._stage.hidden_size, found.max_tokens)
-            found.jobs.append(Job(position, hidden, future))
+            add_job(found, Job(position, hidden, future), time.monotonic())
             self._changed.notify_all()
         return future
 
@@ -178,6 +182,7 @@ class Executor:
         with self._changed:
             return ExecutorStats(
                 step_seconds=self._figures.step_seconds,
+                waiting_seconds=self._figures.waiting_seconds(time.monotonic()),
                 prefill_tokens_per_second=self._figures.prefill_tokens_per_second,
                 free_cache_tokens=self._room.free_tokens,
                 sessions=len(self._sessions),
@@ -233,10 +238,11 @@ class Executor:
         """Wait for work and choose it; None when the executor ends."""
         with self._changed:
             while not self._ending:
-                turns = self._choose()
-                if turns:
+                patience = GATHERING * self._figures.step_seconds
+                pause = gathering_seconds(self._sessions.values(), patience, time.monotonic())
+                if not pause and (turns := self._choose()):
                     return turns
-                self._changed.wait(IDLE_SECONDS)
+                self._changed.wait(pause or IDLE_SECONDS)
             return None
 
     def _choose(self) -> list[Turn]:
@@ -250,6 +256,7 @@ class Executor:
             if job.is_prompt:
                 prompt = prompt or key
             elif begin(session):
+                self._figures.note_taken(job, time.monotonic())
                 turns.append(Turn(session, job, job.left))
         if prompt is not None:
             session = self._sessions[prompt]
@@ -321,6 +328,7 @@ class Executor:
         with self._changed:
             if turn.session.jobs and turn.session.jobs[0] is turn.job:
                 turn.session.jobs.popleft()
+                turn.session.finished_at = time.monotonic()
 
     def _note(self, turns: Sequence[Turn], seconds: float) -> None:
         with self._changed:

@@ -17,6 +17,8 @@ from superbloom.inference.kv_cache import SessionCache
 
 logger = logging.getLogger(__name__)
 
+AWAY_WEIGHT = 0.3
+
 SHORT_TOKENS = 8
 """Steps of at most so many tokens count as decoding, longer ones as prompts."""
 
@@ -28,6 +30,8 @@ class Job:
     position: int
     hidden: Tensor
     future: Future[Tensor]
+    arrived: float | None = None
+    """When it came, in monotonic seconds; None behind others of its session."""
     done: int = 0
     outputs: list[Tensor] = field(default_factory=list)
 
@@ -50,6 +54,10 @@ class Session:
     max_tokens: int
     reserved_bytes: int
     jobs: deque[Job] = field(default_factory=deque)
+    finished_at: float | None = None
+    """When its last job ended with none behind it, in monotonic seconds."""
+    away: float | None = None
+    """How long it then takes until the next one comes, lately; None if that was never seen."""
 
 
 @dataclass(slots=True)
@@ -80,6 +88,36 @@ def check_step(hidden: Tensor, position: int, hidden_size: int, max_tokens: int)
             f"A step ends at token {position + hidden.shape[0]}; the session was opened for "
             f"{max_tokens}."
         )
+
+
+def add_job(session: Session, job: Job, now: float) -> None:
+    """Queue a job; one that has to wait for no other notes when it arrived."""
+    if not session.jobs:
+        job.arrived = now
+        if session.finished_at is not None:
+            away = now - session.finished_at
+            before = away if session.away is None else session.away
+            session.away = before + AWAY_WEIGHT * (away - before)
+    session.jobs.append(job)
+
+
+def gathering_seconds(sessions: Iterable[Session], patience: float, now: float) -> float:
+    """How long to wait for sessions that are about to be back, so that they share a forward.
+
+    At most until the step that waits longest has waited for `patience` seconds; 0 where no session
+    is ready or none is expected until then.
+    """
+    arrived = [s.jobs[0].arrived for s in sessions if s.jobs and s.jobs[0].arrived is not None]
+    if not arrived or any(s.jobs and s.jobs[0].arrived is None for s in sessions):
+        return 0.0
+    deadline = min(arrived) + patience
+    for session in sessions:
+        if session.jobs or session.finished_at is None or session.away is None:
+            continue
+        expected = session.finished_at + session.away
+        if expected <= deadline and now < min(deadline, expected + patience):
+            return min(deadline, expected + patience) - now
+    return 0.0
 
 
 def first_job(session: Session) -> Job | None:

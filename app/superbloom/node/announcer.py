@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 
 from superbloom.domain.errors import SuperbloomError
-from superbloom.domain.swarm_map import ServerInfo
+from superbloom.domain.swarm_map import ServerInfo, load_differs
 from superbloom.swarm.directory import ANNOUNCE_SECONDS, Directory
 
 logger = logging.getLogger(__name__)
 
 GOODBYE_SECONDS = 3.0
 
+LOAD_SECONDS = 3.0
+"""How often to look whether the load has changed so much that the swarm should hear of it now."""
+
 
 class Announcer:
-    """Announces what `describe()` gives, every ANNOUNCE_SECONDS and when asked to."""
+    """Announces what `describe()` gives: every ANNOUNCE_SECONDS, on a new load, when asked to."""
 
     def __init__(self, directory: Directory, describe: Callable[[], ServerInfo]) -> None:
         self._directory = directory
         self._describe = describe
+        self._announced: ServerInfo | None = None
         self._news = asyncio.Event()
         self._task = asyncio.create_task(self._run(), name="announcer")
 
@@ -32,7 +37,8 @@ class Announcer:
         """Announce once; a swarm that takes nothing is asked again later."""
         try:
             async with asyncio.timeout(ANNOUNCE_SECONDS):
-                if not await self._directory.announce(self._describe()):
+                self._announced = described = self._describe()
+                if not await self._directory.announce(described):
                     logger.warning("nobody in the swarm took the announcement")
         except SuperbloomError as error:
             logger.warning("the announcement was not taken: %s", error)
@@ -54,10 +60,24 @@ class Announcer:
             self._news.clear()
             try:
                 await self.announce()
+                await self._until_due()
             except Exception:  # the task supervisor: what cannot be said now may be said later
                 logger.exception("announcing failed")
-            try:
-                async with asyncio.timeout(ANNOUNCE_SECONDS):
-                    await self._news.wait()
-            except TimeoutError:
-                continue
+                await self._news_within(ANNOUNCE_SECONDS)
+
+    async def _until_due(self) -> None:
+        """Wait for the next time, for `soon`, or for a load that is not what was announced."""
+        due = time.monotonic() + ANNOUNCE_SECONDS
+        while (left := due - time.monotonic()) > 0:
+            if await self._news_within(min(LOAD_SECONDS, left)):
+                return
+            if self._announced is not None and load_differs(self._announced, self._describe()):
+                return
+
+    async def _news_within(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._news.wait()
+        except TimeoutError:
+            return False
+        return True

@@ -131,7 +131,7 @@ class RunningAnswer:
                 await self._take_text(event)
             case PhaseChange():
                 self._stream.flush()
-                self._say(event.phase, event.words, event.chain)
+                self._say(event)
             case GenerationEnd():
                 self._take_end(event)
 
@@ -168,9 +168,10 @@ class RunningAnswer:
         )
 
     def _say_waiting(self, words: str) -> None:
-        self._say(ChatPhase.WAITING, words)
+        self._say(PhaseChange(phase=ChatPhase.WAITING, words=words))
 
-    def _say(self, phase: ChatPhase, words: str, chain: tuple[str, ...] = ()) -> None:
+    def _say(self, change: PhaseChange) -> None:
+        phase, words = change.phase, change.words
         topic = (phase, words.partition(":")[0])
         if phase in (ChatPhase.RECOVERING, ChatPhase.WAITING) and topic != self._topic:
             logger.info("answer %s: %s", self._answer.id, words)
@@ -181,7 +182,8 @@ class RunningAnswer:
                 message=self._answer.id,
                 phase=phase,
                 words=words,
-                chain=chain,
+                chain=change.chain,
+                hops=change.hops,
             )
         )
 

@@ -238,6 +238,7 @@ class ServerLife:
             sessions=self._server.sessions if self._server else 0,
             addresses=place.addresses,
             announced_at=time.time(),
+            waiting_seconds=stats.waiting_seconds if stats else 0.0,
         )
 
     def _tell_loading(self, plan: HostPlan, done: int, total: int) -> None:

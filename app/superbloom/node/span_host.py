@@ -93,12 +93,18 @@ def load_span(
     Raises BudgetTooSmall, ModelDamaged, ModelUnsupported.
     """
     memory = plan_memory(plan.shape, plan.precision, span, plan.memory_bytes)
+
+    def after_block(done: int, total: int) -> None:
+        give_back_freed_pages()
+        if progress is not None:
+            progress(done, total)
+
     stage = Stage.load(
         plan.folder,
         span,
         precision=plan.precision,
         device=choose_device(plan.device),
-        progress=progress,
+        progress=after_block,
     )
     executor = Executor(stage, cache_bytes=memory.cache_bytes)
     give_back_freed_pages()

@@ -1,25 +1,45 @@
-"""One answer being written: advance the session, sample, show text, find the end."""
+"""One answer being written: send windows, sample from what they give, show text, find the end."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from torch import Tensor
 
+from superbloom.domain.drafting import EarlierText, NoDrafts
 from superbloom.domain.generation import ChatPhase, GenerationEnd, PhaseChange, TextDelta
 from superbloom.domain.sampling import EndReason, SamplingSettings
+from superbloom.domain.speculation import Speculation
 from superbloom.inference.sampler import Sampler
 from superbloom.inference.tokenizer import ChatTokenizer
 from superbloom.pipeline.session import ChainSession
 from superbloom.pipeline.stop_text import StopText
 
-Sample = Callable[[Sampler, Tensor], Awaitable[int]]
-"""`(sampler, hidden [1, hidden_size]) -> token id`."""
+Sample = Callable[[Sampler, Tensor, Sequence[int]], Awaitable[Sequence[int]]]
+"""`(sampler, hidden [1 + drafts, hidden_size], drafts) -> token ids`, as `written` gives them."""
+
+
+def written(sampler: Sampler, logits: Tensor, drafts: Sequence[int]) -> list[int]:
+    """The tokens that `logits` [1 + drafts, vocabulary] give: right drafts, and one more.
+
+    Each is sampled as if there were no drafts; after the first that is not the draft, the scores
+    are those of a text that was not written.
+    """
+    tokens: list[int] = []
+    for row, draft in zip(logits, (*drafts, None), strict=True):
+        tokens.append(sampler.next(row))
+        if tokens[-1] != draft:
+            break
+    return tokens
 
 
 class Answer:
-    """Continues `prompt`, of which the session has `held`, and tells `emit` how it goes."""
+    """Continues `prompt`, of which the session has `held`, and tells `emit` how it goes.
+
+    With `drafts`, tokens that the text so far suggests are sent along and checked together.
+    """
 
     def __init__(
         self,
@@ -32,6 +52,7 @@ class Answer:
         tokenizer: ChatTokenizer,
         sample: Sample,
         emit: Callable[[TextDelta | PhaseChange], None],
+        drafts: bool = True,
     ) -> None:
         self._prompt = prompt
         self._sampling = sampling
@@ -41,6 +62,9 @@ class Answer:
         self._tokenizer = tokenizer
         self._sample = sample
         self._emit = emit
+        self._speculation = Speculation(EarlierText() if drafts else NoDrafts())
+        self._text = tokenizer.detokenizer()
+        self._stops = StopText(sampling.stop)
         self._tokens: list[int] = []
         self._began = time.perf_counter()
         self._first_at: float | None = None
@@ -48,21 +72,25 @@ class Answer:
     async def write(self) -> EndReason:
         """Write until the end, and say why it ended."""
         sampler = Sampler(self._sampling, self._prompt)
-        text = self._tokenizer.detokenizer()
-        stops = StopText(self._sampling.stop)
-        pending: Sequence[int] = self._prompt[self._held :]
-        ended: EndReason | None = None
-        while ended is None:
-            token = await self._sample(sampler, await self._session.advance(pending))
-            self._count(token)
-            pending = (token,)
-            ended = self._end_after(token)
-            if ended is not EndReason.END_OF_TEXT:
-                self._show(stops.push(text.push(token)))
-            if stops.found:
-                return EndReason.STOP_STRING
-        self._show(stops.push(text.flush()) + stops.flush())
-        return ended
+        await self._session.send(self._prompt[self._held :])
+        await asyncio.to_thread(self._speculation.begin, self._prompt)
+        while True:
+            hidden = await self._session.receive()
+            tokens = await self._sample(sampler, hidden, self._speculation.expected())
+            ended = self._take(tokens)
+            as_assumed = self._speculation.settle(tokens, time.perf_counter())
+            if ended is not None:
+                self._session.retract(len(self._prompt) + len(self._tokens))
+                return ended
+            if not as_assumed:
+                self._session.retract(len(self._prompt) + len(self._tokens) - 1)
+            await self._send_windows()
+
+    async def _send_windows(self) -> None:
+        """Send the tokens that are certain, and what may be sent ahead of knowing more."""
+        left = min(self._room, self._sampling.max_tokens) - len(self._tokens)
+        while window := self._speculation.next_window(left, time.perf_counter()):
+            await self._session.send(window, keep=len(window))
 
     def end(self, reason: EndReason) -> GenerationEnd:
         """The closing event."""
@@ -72,7 +100,26 @@ class Answer:
             prompt_tokens=len(self._prompt),
             tokens_per_second=self._tokens_per_second(),
             first_token_seconds=0.0 if self._first_at is None else self._first_at - self._began,
+            drafted=self._speculation.drafted,
+            accepted=self._speculation.accepted,
         )
+
+    def _take(self, tokens: Sequence[int]) -> EndReason | None:
+        """Add tokens to the text and show them; why the answer ends within them, if it does."""
+        shown, ended = "", None
+        for token in tokens:
+            self._count(token)
+            ended = self._end_after(token)
+            if ended is not EndReason.END_OF_TEXT:
+                shown += self._stops.push(self._text.push(token))
+            if self._stops.found:
+                ended = EndReason.STOP_STRING
+            if ended is not None:
+                break
+        if ended is not None and not self._stops.found:
+            shown += self._stops.push(self._text.flush()) + self._stops.flush()
+        self._show(shown)
+        return ended
 
     def _count(self, token: int) -> None:
         self._tokens.append(token)

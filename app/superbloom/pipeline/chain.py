@@ -6,11 +6,14 @@ import asyncio
 import logging
 from collections.abc import Awaitable
 
+from superbloom.domain.chain_time import Hop
 from superbloom.domain.errors import BlocksMissing, PeerLost, SuperbloomError
+from superbloom.domain.generation import ChatPhase, PhaseChange
 from superbloom.domain.span import Span
 from superbloom.pipeline.chain_planner import ChainPlanner
 from superbloom.pipeline.hop_link import HopLink, refusal
-from superbloom.pipeline.messages import Refused
+from superbloom.pipeline.messages import Refused, Result
+from superbloom.pipeline.ring_watch import RingWatch
 from superbloom.pipeline.segment import Segment, planned
 
 log = logging.getLogger(__name__)
@@ -21,6 +24,7 @@ class Chain:
 
     def __init__(self, planner: ChainPlanner, blocks: int) -> None:
         self._planner = planner
+        self._watch = RingWatch(planner)
         self._all = Span(0, blocks)
         self._blamers: set[str] = set()
         self._farewells: set[asyncio.Future[None]] = set()
@@ -40,6 +44,34 @@ class Chain:
     def names(self) -> tuple[str, ...]:
         """The servers in order, as their owners call them."""
         return tuple(self._planner.name_of(link.peer) for link in self.links)
+
+    @property
+    def hops(self) -> tuple[Hop, ...]:
+        """The links there are as hops, in order."""
+        return tuple(Hop(link.peer, link.blocks) for link in self.links)
+
+    def news(self, phase: ChatPhase, words: str) -> PhaseChange:
+        """A new phase of the answer, with the servers it flows through."""
+        hops = self._planner.shown(self.hops)
+        names = tuple(hop.name for hop in hops)
+        return PhaseChange(phase=phase, words=words, chain=names, hops=hops)
+
+    def sent(self, epoch: int, end: int) -> None:
+        """A step up to position `end` is about to be sent; `arrived` follows."""
+        self._watch.sent(epoch, end)
+
+    def arrived(self, result: Result) -> None:
+        """A step has gone through the whole chain, so that no cache has a gap.
+
+        Servers that are slower than they say are found out by this, and left at the next turn.
+        """
+        for link in self.links:
+            link.filled = True
+        self._watch.arrived(self.links, result)
+
+    def is_outrun(self, held: int, max_tokens: int) -> bool:
+        """True if a next turn is quicker on another chain, though this one has `held` tokens."""
+        return self.is_whole and self._planner.is_outrun(self.hops, held, max_tokens)
 
     def following(self, link: HopLink) -> HopLink | None:
         """The link after `link`, which must be in the chain."""
@@ -111,6 +143,7 @@ class Chain:
 
     async def close(self, timeout: float) -> None:
         """End the session on every server, waiting up to `timeout` seconds for their word."""
+        await self._watch.close()
         endings = [link.close(timeout) for link in self.links]
         self.segments = ()
         await asyncio.gather(*endings, *self._farewells)

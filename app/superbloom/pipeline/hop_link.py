@@ -47,6 +47,7 @@ UNREAD_FRAMES = 256
 """What a server may say while nobody listens; more than that was not asked for."""
 
 ReplyT = TypeVar("ReplyT", Opened, EpochBegun, Rerouted, Progress, Resumed, Closed)
+_REPLIES: tuple[type[Frame], ...] = (Opened, EpochBegun, Rerouted, Progress, Resumed, Closed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,9 @@ class HopLink:
         self._stream = stream
         self._hidden_size = hidden_size
         self._inbox = inbox
-        self._replies: asyncio.Queue[Frame | SuperbloomError] = asyncio.Queue()
+        self._replies = {kind: asyncio.Queue[Frame | SuperbloomError]() for kind in _REPLIES}
+        """A queue a kind: who waits for one kind takes nobody else's reply."""
+        self._probing = asyncio.Lock()
         self._listening = asyncio.create_task(self._listen(), name=f"hop {self.peer}")
 
     @classmethod
@@ -117,8 +120,9 @@ class HopLink:
 
     async def progress(self) -> Progress:
         """How far the server is. Raises PeerLost."""
-        await self._send(Probe())
-        return await self._reply(Progress, REPLY_SECONDS)
+        async with self._probing:
+            await self._send(Probe())
+            return await self._reply(Progress, REPLY_SECONDS)
 
     async def report(self) -> Progress | SuperbloomError:
         """As `progress`; a loss is returned, not raised."""
@@ -158,13 +162,14 @@ class HopLink:
         await self._stream.send(encode_frame(frame))
 
     async def _reply(self, kind: type[ReplyT], timeout: float, *, epoch: int = 0) -> ReplyT:
-        """The next reply of `kind` and `epoch`; stale ones and other kinds are passed over."""
+        """The next reply of `kind` and `epoch`; stale ones are passed over."""
+        replies = self._replies[kind]
         try:
             async with asyncio.timeout(timeout):
                 while True:
-                    reply = await self._replies.get()
+                    reply = await replies.get()
                     if isinstance(reply, SuperbloomError):
-                        self._replies.put_nowait(reply)
+                        replies.put_nowait(reply)
                         raise reply
                     if isinstance(reply, EpochBegun | Rerouted) and reply.epoch < epoch:
                         continue
@@ -178,13 +183,19 @@ class HopLink:
         try:
             while (data := await self._stream.receive()) is not None:
                 self._sort(decode_frame(data, hidden_size=self._hidden_size))
-                if max(self._inbox.qsize(), self._replies.qsize()) > UNREAD_FRAMES:
+                unread = [replies.qsize() for replies in self._replies.values()]
+                if max(self._inbox.qsize(), *unread) > UNREAD_FRAMES:
                     raise ProtocolViolation("A server sent more than it was asked for.")
             end = PeerLost("It closed the session.", peer=self.peer)
         except (PeerLost, ProtocolViolation) as error:
             end = error
         self._inbox.put_nowait(News(self, end))
-        self._replies.put_nowait(end)
+        self._end_replies(end)
+
+    def _end_replies(self, error: SuperbloomError) -> None:
+        """Whoever waits for a reply, or will, hears of the error."""
+        for replies in self._replies.values():
+            replies.put_nowait(error)
 
     def _sort(self, frame: Frame) -> None:
         match frame:
@@ -194,9 +205,9 @@ class HopLink:
                 self.draining = True
             case Refused():
                 self._inbox.put_nowait(News(self, frame))
-                self._replies.put_nowait(refusal(frame))
+                self._end_replies(refusal(frame))
             case Opened() | EpochBegun() | Rerouted() | Progress() | Resumed() | Closed():
-                self._replies.put_nowait(frame)
+                self._replies[type(frame)].put_nowait(frame)
             case _:
                 raise ProtocolViolation(f"A server sent a {type(frame).__name__} message.")
 

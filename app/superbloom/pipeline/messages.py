@@ -67,7 +67,7 @@ class Opened:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewEpoch:
-    """Forget steps of older epochs; positions from `position` on will be sent again."""
+    """Forget steps of other epochs; positions from `position` on will be sent again."""
 
     epoch: int
     position: int
@@ -115,7 +115,10 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Park:
-    """The session is kept for a next turn; its place may be given to others."""
+    """The session is kept for a next turn; its place may be given to others.
+
+    What is under way is not computed any more.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,7 +183,9 @@ class Push:
 class Step:
     """Hidden states [tokens, hidden_size] for positions `position` and on.
 
-    The last server returns the last `keep` rows of its output. A `replay` only fills caches.
+    The last server returns the last `keep` rows of its output. A `replay` only fills caches. The
+    first step of a newer epoch begins it at every server that it comes to: what they have queued of
+    older ones is dropped, and what they hold from its position on is written over.
     """
 
     epoch: int

@@ -17,7 +17,8 @@ from superbloom.domain.sampling import EndReason, SamplingSettings
 from superbloom.inference.ends import ClientEnds
 from superbloom.inference.sampler import Sampler
 from superbloom.inference.tokenizer import ChatTokenizer
-from superbloom.pipeline.answer import Answer
+from superbloom.pipeline.answer import Answer, written
+from superbloom.pipeline.head_batch import HeadBatch
 from superbloom.pipeline.parking import Parking
 from superbloom.pipeline.served_model import ServedModel
 from superbloom.pipeline.session import ChainSession
@@ -37,14 +38,18 @@ class RemoteModel:
         tokenizer: ChatTokenizer,
         served: ServedModel,
         context_tokens: int,
+        drafts: bool = True,
     ) -> None:
+        """Without `drafts`, every token is computed in a step of its own."""
         self._present = present
         self._ends = ends
         self._tokenizer = tokenizer
         self._served = served
         self._context_tokens = context_tokens
+        self._drafts = drafts
         self._parking = Parking()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="client-ends")
+        self._head = HeadBatch(ends.logits, self._thread)
 
     async def generate(
         self, turns: Sequence[ChatTurn], sampling: SamplingSettings, stop: asyncio.Event
@@ -82,6 +87,7 @@ class RemoteModel:
             tokenizer=self._tokenizer,
             sample=self._sample,
             emit=events.put_nowait,
+            drafts=self._drafts,
         )
         writing = asyncio.create_task(answer.write(), name="answer")
         stopping = asyncio.create_task(stop.wait(), name="answer: stop")
@@ -124,8 +130,10 @@ class RemoteModel:
             notify=notify,
         )
 
-    async def _sample(self, sampler: Sampler, hidden: Tensor) -> int:
-        return await self._on_thread(lambda: sampler.next(self._ends.logits(hidden)[-1]))
+    async def _sample(
+        self, sampler: Sampler, hidden: Tensor, drafts: Sequence[int]
+    ) -> Sequence[int]:
+        return await self._head.score(hidden, lambda logits: written(sampler, logits, drafts))
 
     async def _embed(self, token_ids: Sequence[int], position: int) -> Tensor:
         return await self._on_thread(lambda: self._ends.embed(token_ids, position))

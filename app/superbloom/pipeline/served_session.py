@@ -133,10 +133,18 @@ class ServedSession:
     async def accept(self, step: Step) -> None:
         """Take a step of the client or the previous server; waits while too much is queued.
 
-        Raises ProtocolViolation if it leaves a gap or exceeds what was announced.
+        One of a newer epoch begins that epoch. Raises ProtocolViolation if it leaves a gap or
+        exceeds what was announced.
         """
         if step.epoch < self._epoch:
             return
+        if step.epoch > self._epoch:
+            if step.position > self._sent:  # what comes before is dropped with the older epoch
+                raise ProtocolViolation(
+                    f"An epoch began at position {step.position}, but {self._sent} are passed on."
+                )
+            self._begin_epoch(step.epoch, step.position)
+            await self._next.begin_anew()
         await self._room.enter(step.hidden.nbytes)
         taken = False
         try:
@@ -215,6 +223,7 @@ class ServedSession:
                 replayed = await self._next.reroute(frame)
                 await self._tell(Rerouted(epoch=frame.epoch, replayed=replayed))
             case Park():
+                self._begin_epoch(self._epoch + 1)  # windows under way are of no more use
                 self.parked_at = time.monotonic()
             case Resume():
                 granted = self._resume(frame)
@@ -246,8 +255,11 @@ class ServedSession:
         return True
 
     def _begin_epoch(self, epoch: int, position: int | None = None) -> None:
-        """Forget older steps; what is at `position` and on comes again."""
-        if epoch > self._epoch:
+        """Forget other steps; what is at `position` and on comes again.
+
+        A client's word counts even if a step of the previous server named a later epoch.
+        """
+        if epoch != self._epoch:
             self._epoch = self._next.epoch = epoch
             self._executor.drop_queued(self.id)
         if position is not None:

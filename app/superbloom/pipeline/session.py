@@ -1,4 +1,7 @@
-"""The client's session over a chain: tokens in, the last hidden state out, whatever servers do.
+"""The client's session over a chain: tokens in, hidden states out, whatever servers do.
+
+Tokens go in windows, which follow each other without waiting. What turns out to be wrong is
+retracted: the next step carries a new epoch, by which servers drop what is left of older ones.
 
 A server that is lost leaves a gap in the chain, and `_mend` fills gaps: servers are chosen for the
 missing blocks, sessions opened there, and the server before the gap (or the client itself) replays
@@ -8,9 +11,8 @@ what it sent. Connecting is mending a chain that is one gap.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
-import itertools
-import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from torch import Tensor
@@ -33,9 +35,7 @@ from superbloom.pipeline.segment import Segment
 from superbloom.pipeline.served_model import ServedModel
 from superbloom.pipeline.stall import StallWatch
 from superbloom.pipeline.swarm_access import Present, SwarmAccess
-
-CREDIT_CHUNKS = 4
-"""Prefill steps that may be under way at once."""
+from superbloom.pipeline.windows import PlannedStep, Windows
 
 LOOK_SECONDS = 10.0
 """Without a result for this long, the servers are asked how far they are, and so on."""
@@ -52,7 +52,7 @@ class _ChainBroken(Exception):
 
 
 class ChainSession:
-    """One sequence's way through the swarm; `advance` is its only verb besides `close`."""
+    """One sequence's way through the swarm: `send` windows of tokens, `receive` what they give."""
 
     def __init__(
         self,
@@ -73,20 +73,27 @@ class ChainSession:
         self._inbox: asyncio.Queue[News] = asyncio.Queue()
         self._mender: Mender
         self._settle(access)
-        self._epoch = 0
-        self._tokens: list[int] = []
-        self._committed = 0
+        self._windows = Windows()
         self._refusal: SuperbloomError | None = None
 
-    async def advance(self, token_ids: Sequence[int]) -> Tensor:
-        """Append tokens; the hidden state after the last one, [1, hidden_size].
+    async def send(self, token_ids: Sequence[int], *, keep: int = 1) -> None:
+        """Append a window of tokens; the hidden states of its last `keep` are to be received.
+
+        Waits for no result. While the chain is broken, `receive` does the sending.
+        """
+        self._windows.add(token_ids, keep)
+        self._chain.leave_draining(self._max_tokens)
+        if self._chain.is_whole:
+            with contextlib.suppress(_ChainBroken):
+                await self._send_waiting()
+
+    async def receive(self) -> Tensor:
+        """What the oldest window gives, once it has passed all blocks: [keep, hidden_size].
 
         Waits while blocks are missing and survives lost servers. Raises SessionRefused when, at
         the start, the only servers there are refuse the session, and NetworkFailed when this
         computer has left the swarm.
         """
-        self._tokens.extend(token_ids)
-        self._chain.leave_draining(self._max_tokens)
         while True:
             try:
                 if not self._chain.is_whole:
@@ -95,11 +102,13 @@ class ChainSession:
             except _ChainBroken:
                 continue
 
+    def retract(self, position: int) -> None:
+        """Take back all tokens from `position` on, and those of which nothing was received yet."""
+        self._windows.retract(position)
+
     def shared_prefix(self, token_ids: Sequence[int]) -> int:
         """How many of `token_ids`, from the first on, the servers of this session hold."""
-        pairs = zip(self._tokens[: self._committed], token_ids, strict=False)
-        same = itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)
-        return sum(1 for _ in same)
+        return self._windows.shared_prefix(token_ids)
 
     async def park(self) -> bool:
         """Keep the caches for a next turn; False if the chain is broken."""
@@ -114,17 +123,19 @@ class ChainSession:
     async def resume(
         self, position: int, max_tokens: int, notify: Callable[[PhaseChange], None]
     ) -> bool:
-        """Go on after a park, from `position`, with room for `max_tokens`; False if that fails."""
-        if not self._is_sound():
+        """Go on after a park, from `position`, with room for `max_tokens`.
+
+        False if that fails, and if another chain has become so much quicker that it pays to move.
+        """
+        if not self._is_sound() or self._chain.is_outrun(position, max_tokens):
             return False
-        self._epoch += 1
-        order = Resume(epoch=self._epoch, position=position, max_tokens=max_tokens)
+        self._windows.retract(position)
+        self._windows.begin_epoch(position)
+        order = Resume(epoch=self._windows.epoch, position=position, max_tokens=max_tokens)
         try:
             granted = await asyncio.gather(*(link.resume(order) for link in self._chain.links))
         except SuperbloomError:
             return False
-        self._tokens = self._tokens[:position]
-        self._committed = position
         self._max_tokens = max(self._max_tokens, max_tokens)
         self._mender = dataclasses.replace(self._mender, max_tokens=self._max_tokens)
         self._notify = notify
@@ -150,41 +161,42 @@ class ChainSession:
     # --- steps ------------------------------------------------------------------------------
 
     async def _drive(self) -> Tensor:
-        """Send what is not committed and wait until all of it went through the chain."""
-        target = len(self._tokens)
-        sent = self._committed
+        """Send what waits until the oldest window has gone through the chain."""
         while True:
-            while sent < target and sent - self._committed < CHUNK_TOKENS * CREDIT_CHUNKS:
-                end = min(sent + CHUNK_TOKENS, target)
-                await self._send_step(sent, end, keep=1 if end == target else 0)
-                sent = end
-            result = await self._next_result(sent)
-            self._committed = result.end
-            for link in self._chain.links:
-                link.filled = True
-            if result.end == target:
+            await self._send_waiting()
+            result = await self._next_result()
+            self._chain.arrived(result)
+            if self._windows.take(result):
                 return result.hidden
 
-    async def _send_step(self, start: int, end: int, *, keep: int) -> None:
-        hidden = await self._embed(self._tokens[start:end], start)
-        step = Step(epoch=self._epoch, position=start, keep=keep, replay=False, hidden=hidden)
+    async def _send_waiting(self) -> None:
+        """Send what may be under way now. Raises _ChainBroken."""
+        while (planned := self._windows.next_step()) is not None:
+            await self._send_step(planned)
+
+    async def _send_step(self, planned: PlannedStep) -> None:
+        tokens = self._windows.tokens[planned.start : planned.end]
+        hidden = await self._embed(tokens, planned.start)
         link = self._chain.segments[0].link
         assert link is not None
         try:
-            await link.step(step)
+            self._chain.sent(planned.epoch, planned.end)
+            await link.step(planned.carrying(hidden))
         except PeerLost as loss:
             self._chain.lose(link, loss.message)
             raise _ChainBroken from None
+        self._windows.note_sent(planned)
 
-    async def _next_result(self, sent: int) -> Result:
-        """The next result, positions up to `sent` being under way. Raises _ChainBroken."""
+    async def _next_result(self) -> Result:
+        """The next result. Raises _ChainBroken."""
         watch = StallWatch()
         while True:
             try:
                 async with asyncio.timeout(LOOK_SECONDS):
                     news = await self._inbox.get()
             except TimeoutError:
-                await self._lose_stalled(watch, sent)
+                if await watch.lost_one(self._chain, self._windows):
+                    raise _ChainBroken from None
                 continue
             result = self._weigh(news)
             if result is not None:
@@ -196,15 +208,15 @@ class ChainSession:
         if link not in self._chain.links:
             return None
         match what:
+            case Result() | NextLost() if what.epoch != self._windows.epoch:
+                return None
+            case Result() if link is self._chain.segments[-1].link and self._windows.expects(what):
+                return what
             case Result():
-                if what.epoch != self._epoch:
-                    return None
-                if self._expected(link, what):
-                    return what
                 self._chain.lose(link, "It sent a result that nobody asked for.", faulty=True)
             case NextLost():
                 following = self._chain.following(link)
-                if what.epoch != self._epoch or following is None or following.peer != what.peer:
+                if following is None or following.peer != what.peer:
                     return None
                 self._chain.lose(following, what.words[:500])
             case Refused():
@@ -215,32 +227,12 @@ class ChainSession:
                 self._chain.lose(link, what.message, faulty=True)
         raise _ChainBroken
 
-    def _expected(self, link: HopLink, result: Result) -> bool:
-        rows = 1 if result.end == len(self._tokens) else 0
-        return (
-            link is self._chain.segments[-1].link
-            and result.position == self._committed
-            and result.end <= len(self._tokens)
-            and int(result.hidden.shape[0]) == rows
-        )
-
-    # --- losses -----------------------------------------------------------------------------
-
-    async def _lose_stalled(self, watch: StallWatch, sent: int) -> None:
-        """Ask every server how far it is; raises _ChainBroken if one holds the others up."""
-        links = self._chain.links
-        reports = await asyncio.gather(*(link.report() for link in links))
-        stalled = watch.stalled(links, reports, sent, time.monotonic())
-        if stalled is not None:
-            self._chain.lose(stalled, "It makes no progress.")
-            raise _ChainBroken
-
     # --- mending ----------------------------------------------------------------------------
 
     async def _mend(self) -> None:
-        """Fill every gap; returns with a whole chain whose caches reach `_committed`."""
+        """Fill every gap; returns with a whole chain whose caches reach what is committed."""
         connecting = not self._chain.links
-        if connecting and not self._committed:
+        if connecting and not self._windows.committed:
             self._say(ChatPhase.CONNECTING, "Looking for servers.")
         while not self._chain.is_whole:
             if not await self._has_network():
@@ -248,14 +240,14 @@ class ChainSession:
                 self._say(ChatPhase.WAITING, f"{words} The answer goes on when it is back.")
                 await asyncio.sleep(NETWORK_SECONDS)
                 continue
-            if self._committed:
+            if self._windows.committed:
                 self._chain.reopen_unfilled()
             try:
                 plan = self._chain.plan(self._max_tokens)
             except BlocksMissing as missing:
                 await self._wait_for_servers(missing)
                 continue
-            if self._committed:
+            if self._windows.committed:
                 taking = [self._planner.name_of(s.peer) for s in plan if s.link is None]
                 self._say(
                     ChatPhase.RECOVERING,
@@ -269,24 +261,23 @@ class ChainSession:
                     if isinstance(error, SessionError):
                         self._refusal = error
         self._refusal = None
-        phase = ChatPhase.WRITING if self._committed else ChatPhase.READING
+        phase = ChatPhase.WRITING if self._windows.committed else ChatPhase.READING
         self._say(phase, f"Through {', '.join(self.server_names)}.")
 
     async def _rebuild(self, plan: tuple[Segment, ...]) -> None:
         """Open what is planned and bring all caches in line. Raises SegmentsLost."""
-        self._epoch += 1
+        self._windows.begin_epoch(self._windows.committed)
         fresh = frozenset(segment.peer for segment in plan if segment.link is None)
-        chain = await self._mender.open_planned(plan, self._epoch)
+        chain = await self._mender.open_planned(plan, self._windows.epoch)
         try:
             if len(fresh) < len(chain):  # others are here from before
-                await self._mender.begin_epoch(chain, self._epoch, self._committed)
+                await self._mender.begin_epoch(chain, self._windows.epoch, self._windows.committed)
             complete = await self._mender.replay(
-                chain, fresh, self._epoch, self._committed, self._replay_own
+                chain, fresh, self._windows.epoch, self._windows.committed, self._replay_own
             )
             if not complete:
-                self._epoch += 1
-                self._committed = 0
-                await self._mender.begin_epoch(chain, self._epoch, 0)
+                self._windows.begin_epoch(0)
+                await self._mender.begin_epoch(chain, self._windows.epoch, 0)
         except BaseException:
             opened = [s.link for s in chain if s.peer in fresh and s.link is not None]
             await asyncio.gather(*(link.abandon() for link in opened))
@@ -294,9 +285,9 @@ class ChainSession:
         self._chain.segments = chain
 
     async def _replay_own(self, link: HopLink, epoch: int) -> None:
-        for start in range(0, self._committed, CHUNK_TOKENS):
-            end = min(start + CHUNK_TOKENS, self._committed)
-            hidden = await self._embed(self._tokens[start:end], start)
+        for start in range(0, self._windows.committed, CHUNK_TOKENS):
+            end = min(start + CHUNK_TOKENS, self._windows.committed)
+            hidden = await self._embed(self._windows.tokens[start:end], start)
             await link.step(Step(epoch=epoch, position=start, keep=0, replay=True, hidden=hidden))
 
     async def _has_network(self) -> bool:
@@ -333,7 +324,7 @@ class ChainSession:
     async def _wait_for_servers(self, missing: BlocksMissing) -> None:
         words = missing.message
         if self._refusal is not None:
-            if not self._committed:
+            if not self._windows.committed:
                 raise self._refusal
             words = f"{words} {self._refusal.message}"
         self._say(ChatPhase.WAITING, f"{words} The answer goes on when a server appears.")
@@ -345,4 +336,4 @@ class ChainSession:
                 continue
 
     def _say(self, phase: ChatPhase, words: str) -> None:
-        self._notify(PhaseChange(phase=phase, words=words, chain=self.server_names))
+        self._notify(self._chain.news(phase, words))

@@ -131,6 +131,7 @@ def _in_range(info: ServerInfo) -> bool:
         all(_is_short_text(getattr(info, name), most) for name, most in _TEXT_LENGTHS.items())
         and info.span.end <= info.blocks <= _MOST_BLOCKS
         and 0 <= info.step_seconds <= 3600
+        and 0 <= info.waiting_seconds <= 3600
         and 0 <= info.prefill_tokens_per_second <= 1e9
         and 0 <= info.free_cache_tokens <= 10**12
         and 0 <= info.sessions <= 10**6

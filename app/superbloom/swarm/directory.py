@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from superbloom.domain.errors import ProtocolViolation, SuperbloomError
+from superbloom.domain.observed import ObservedPace
 from superbloom.domain.swarm_map import ServerInfo, ServerState
 from superbloom.swarm.announcement import (
     LIFETIME_SECONDS,
@@ -42,16 +43,26 @@ TELL_SECONDS = 2.0
 ASKED_SECONDS = 120.0
 """A model that nobody has asked for this long is no longer looked after."""
 
+LOST_SECONDS = 600.0
 MOST_SERVERS = 2000
 NEWS_SERVICE = "news"
 
 
 @dataclass(slots=True)
 class _Entry:
-    """A server as last announced; `expires` by the monotonic clock, in seconds."""
+    """A server as last announced; `expires` by this computer's monotonic clock, in seconds."""
 
     info: ServerInfo
     expires: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Lost:
+    """A server that was lost: what it announced before `until` (its clock) does not count."""
+
+    until: float
+    at: float
+    """By the monotonic clock."""
 
 
 class Directory:
@@ -61,12 +72,14 @@ class Directory:
         self._transport = transport
         self._membership = membership
         self._entries: dict[str, _Entry] = {}
-        self._lost: dict[str, float] = {}
+        self._lost: dict[str, _Lost] = {}
         self._asked: dict[str, float] = {}
         self._news = asyncio.Event()
         self._hurry = asyncio.Event()
         self._hurried = 0
         self._round_trips = RoundTrips(transport, membership)
+        self.observed = ObservedPace()
+        """Which servers were slower than they say, for all sessions from here."""
         self.refused = 0
         """How many announcements were damaged, forged or out of range."""
         self._untimely: dict[str, float] = {}
@@ -149,8 +162,15 @@ class Directory:
 
     def mark_lost(self, peer: str) -> None:
         """Forget a server until it announces itself anew."""
-        self._lost[peer] = time.time()
-        if self._entries.pop(peer, None):
+        now = time.time()
+        entry = self._entries.pop(peer, None)
+        if entry is not None:  # its clock may be another one
+            announced_at = entry.info.announced_at
+            now = min(max(now, announced_at), announced_at + LIFETIME_SECONDS)
+        elif peer in self._lost:
+            now = self._lost[peer].until
+        self._lost[peer] = _Lost(now, time.monotonic())
+        if entry is not None:
             self._tell_change()
 
     async def run(self, models: Callable[[], Iterable[str]] = tuple) -> None:
@@ -260,35 +280,57 @@ class Directory:
             self.refused += 1
             logger.debug("an announcement of %s was refused: %s", peer[:100], error.message)
             return
-        if not is_timely(info, now):
-            self.refused += 1
-            logger.debug("an announcement of %s is from another time", peer[:100])
-            if from_itself or info.announced_at > now:  # others can only show old ones again
-                self._untimely[peer] = time.monotonic()
+        age = self._age(info, now, from_itself=from_itself)
+        if age is None or self._is_old_news(info, from_itself=from_itself):
             return
-        self._untimely.pop(peer, None)
         known = self._entries.get(peer)
-        if known is not None and info.announced_at <= known.info.announced_at:
-            return
-        if info.announced_at <= self._lost.get(peer, 0.0):
-            return
         if known is None and len(self._entries) >= MOST_SERVERS:
             return
         self._lost.pop(peer, None)
-        age = max(0.0, now - info.announced_at)
-        self._entries[peer] = _Entry(info, time.monotonic() + max(0.0, LIFETIME_SECONDS - age))
+        expires = time.monotonic() + LIFETIME_SECONDS - age
+        self._entries[peer] = _Entry(info, expires)
         self._transport.learn_addresses(peer, info.addresses)
         if known is None or replace(known.info, announced_at=0.0) != replace(
             info, announced_at=0.0
         ):
             self._tell_change()
 
+    def _age(self, info: ServerInfo, now: float, *, from_itself: bool) -> float | None:
+        """Seconds since it was announced; None, and counted, if that was in another time.
+
+        A known server that says itself something from another time says it now: one of the two
+        clocks was set.
+        """
+        age = now - info.announced_at
+        if is_timely(info, now):
+            self._untimely.pop(info.peer, None)
+            return max(0.0, age)
+        if from_itself or age < 0:  # others can only show old ones again
+            self._untimely[info.peer] = time.monotonic()
+        if from_itself and info.peer in self._entries:
+            return 0.0
+        self.refused += 1
+        logger.debug("an announcement of %s is from another time", info.peer[:100])
+        return None
+
+    def _is_old_news(self, info: ServerInfo, *, from_itself: bool) -> bool:
+        """True for what was announced before what is known, or before the server was lost.
+
+        A server that says itself what is much older has set its clock back.
+        """
+        lost, known = self._lost.get(info.peer), self._entries.get(info.peer)
+        if lost is not None and info.announced_at <= lost.until:
+            return True
+        if known is None or info.announced_at > known.info.announced_at:
+            return False
+        return not from_itself or known.info.announced_at - info.announced_at < LIFETIME_SECONDS
+
     def _forget_expired(self) -> None:
         now = time.monotonic()
         expired = [peer for peer, entry in self._entries.items() if entry.expires <= now]
         for peer in expired:
             del self._entries[peer]
-        self._lost = {p: at for p, at in self._lost.items() if at > time.time() - 600}
+        self._lost = {p: lost for p, lost in self._lost.items() if lost.at > now - LOST_SECONDS}
         since = now - LIFETIME_SECONDS
         self._untimely = {p: at for p, at in self._untimely.items() if at > since}
         if expired:

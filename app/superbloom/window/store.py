@@ -27,7 +27,7 @@ from superbloom.control.messages import (
     Transcript,
 )
 from superbloom.domain.conversation import Conversation, Message
-from superbloom.domain.generation import ChatPhase
+from superbloom.domain.generation import ChainHop, ChatPhase
 from superbloom.domain.sharing import ShareStatus
 
 WENT_AWAY = ("The node went away in the middle of this answer.", "Ask again when it is back.")
@@ -43,6 +43,7 @@ class RunningAnswer:
     phase: ChatPhase = ChatPhase.CONNECTING
     words: str = ""
     chain: tuple[str, ...] = ()
+    hops: tuple[ChainHop, ...] = ()
     tokens: int = 0
     tokens_per_second: float = 0.0
     stopping: bool = False
@@ -221,6 +222,7 @@ class Store(QObject):
             self.notes[running.message] = (*others, running.words)
         running.phase, running.words = notice.phase, notice.words
         running.chain = notice.chain or running.chain
+        running.hops = notice.hops or running.hops
         self.answer_changed.emit(notice.conversation)
 
     def _take_delta(self, delta: ChatDelta) -> None:

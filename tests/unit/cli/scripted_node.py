@@ -48,7 +48,7 @@ from superbloom.control.messages import (
 from superbloom.control.server import Caller, ControlServer
 from superbloom.domain.conversation import Conversation, Message, Role
 from superbloom.domain.errors import InviteInvalid, UnknownModel
-from superbloom.domain.generation import ChatPhase
+from superbloom.domain.generation import ChainHop, ChatPhase
 from superbloom.domain.model_card import Precision
 from superbloom.domain.sampling import EndReason
 from superbloom.domain.sharing import ShareState, ShareStatus
@@ -136,6 +136,7 @@ class ScriptedNode:
         self.asked: list[Request] = []
         self.pieces: tuple[str, ...] = ("Hello", " wor", "ld")
         self.notices: tuple[tuple[ChatPhase, str], ...] = ()
+        self.hops: tuple[ChainHop, ...] = ()
         self.end = EndReason.END_OF_TEXT
         self.error = ("", "")
         self.waits = False
@@ -223,7 +224,7 @@ class ScriptedNode:
             self._tell(
                 ChatNotice(
                     conversation=where, message=answer.id, phase=phase, words=words,
-                    chain=("ada", "bob"),
+                    chain=("ada", "bob"), hops=self.hops,
                 )
             )  # fmt: skip
         for number, piece in enumerate(self.pieces):

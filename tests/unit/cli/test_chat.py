@@ -17,8 +17,9 @@ from scripted_node import ScriptedNode
 
 from superbloom.control.address import NodeAddress, write_address
 from superbloom.control.messages import NewConversation, SendMessage, StopAnswer
-from superbloom.domain.generation import ChatPhase
+from superbloom.domain.generation import ChainHop, ChatPhase
 from superbloom.domain.sampling import EndReason, SamplingSettings
+from superbloom.domain.span import Span
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -74,6 +75,7 @@ def test_json_goes_with_once(run) -> None:
 def test_json_tells_everything(node: ScriptedNode, run) -> None:
     node.notices = ((ChatPhase.READING, "Through ada and bob."),)
     node.end = EndReason.LENGTH
+    node.hops = (ChainHop(name="ada", blocks=Span(0, 2), seconds=0.01),)
     ran = run("chat", "--once", "Hi", "--json")
     assert ran.code == 0
     assert ran.json == {
@@ -83,6 +85,7 @@ def test_json_tells_everything(node: ScriptedNode, run) -> None:
         "tokens_per_second": 5.0,
         "first_token_seconds": 0.5,
         "chain": ["ada", "bob"],
+        "hops": [{"name": "ada", "blocks": {"start": 0, "end": 2}, "seconds": 0.01}],
         "conversation": "c1",
         "message": "assistant",
     }

@@ -14,6 +14,12 @@ PORT = "others reach it at port 4001\n"
 ADDRESSES = ("/ip4/192.0.2.1/tcp/4001/p2p/me", "/ip4/192.0.2.2/tcp/4001/p2p/me")
 
 
+def test_it_says_how_long_steps_wait_at_a_server() -> None:
+    busy = replace(server_info("ada", Span(0, 4)), waiting_seconds=0.123)
+    swarm = replace(STATUS.swarm, servers=(busy,))
+    assert "123 ms" in in_words(replace(STATUS, swarm=swarm), 1000.0)
+
+
 def test_an_open_swarm_names_its_port() -> None:
     swarm = replace(STATUS.swarm, reach=Reach.OPEN, addresses=ADDRESSES)
     assert PORT in in_words(replace(STATUS, swarm=swarm), 1000.0)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from superbloom.domain.chain_time import entry_seconds, step_seconds
 from superbloom.domain.errors import BlocksMissing
 from superbloom.domain.model_card import Precision
 from superbloom.domain.route import Hop, choose_chain
@@ -27,6 +28,8 @@ def server(
     state: ServerState = ServerState.ONLINE,
     free: int = 1000,
     fingerprint: str = "f",
+    sessions: int = 0,
+    waiting: float = 0.0,
 ) -> ServerInfo:
     return ServerInfo(
         peer=peer,
@@ -42,9 +45,10 @@ def server(
         step_seconds=seconds,
         prefill_tokens_per_second=1.0,
         free_cache_tokens=free,
-        sessions=0,
+        sessions=sessions,
         addresses=(),
         announced_at=0.0,
+        waiting_seconds=waiting,
     )
 
 
@@ -68,6 +72,7 @@ def cost(
     total = away[assignment[0].peer] + away[assignment[-1].peer]
     total += sum(s.step_seconds / len(s.span) for s in assignment)
     changes = [(a, b) for a, b in itertools.pairwise(assignment) if a is not b]
+    total += sum(entry_seconds(s) for s in [assignment[0], *(b for _, b in changes)])
     return starved, total + sum((away[a.peer] + away[b.peer]) / 2 for a, b in changes)
 
 
@@ -81,8 +86,19 @@ def test_it_is_the_quickest_of_all(data: st.DataObject) -> None:
         start = data.draw(st.integers(0, blocks - 1))
         end = data.draw(st.integers(start + 1, blocks))
         room = data.draw(st.sampled_from([10, 1000]))
+        sessions = data.draw(st.integers(0, 3))
+        seconds, waiting = data.draw(numbers), data.draw(numbers)
         servers.append(
-            server(f"s{i}", start, end, blocks=blocks, seconds=data.draw(numbers), free=room)
+            server(
+                f"s{i}",
+                start,
+                end,
+                blocks=blocks,
+                seconds=seconds,
+                free=room,
+                sessions=sessions,
+                waiting=waiting,
+            )
         )
     away = {s.peer: data.draw(numbers) for s in servers}
     start = data.draw(st.integers(0, blocks - 1))
@@ -106,6 +122,8 @@ def test_it_is_the_quickest_of_all(data: st.DataObject) -> None:
     chosen = tuple(by_peer[hop.peer] for hop in hops for _ in hop.blocks)
     assert [b for hop in hops for b in hop.blocks] == list(part)
     assert cost(chosen, away, 100) == pytest.approx(min(costs))
+    expected = step_seconds(hops, by_peer, lambda peer: away[peer])
+    assert expected == pytest.approx(cost(chosen, away)[1])
 
 
 @settings(max_examples=100, deadline=None)
@@ -120,6 +138,28 @@ def test_among_equals_it_takes_the_fewest_servers(data: st.DataObject) -> None:
         servers.append(server(f"s{i}", start, end, blocks=blocks, seconds=seconds))
     whole = [server("last", 0, blocks, blocks=blocks, seconds=float(blocks)), *servers]
     assert len(choose_chain(whole, blocks, one_way=free)) == 1
+
+
+def test_of_equal_servers_it_takes_the_one_with_less_to_do() -> None:
+    busy, idle = server("a", 0, 8, sessions=1), server("b", 0, 8)
+    assert choose_chain([busy, idle], 8, one_way=free) == (Hop("b", Span(0, 8)),)
+    free_ones = [server("a", 0, 8, seconds=0.0, sessions=1), server("b", 0, 8, seconds=0.0)]
+    assert choose_chain(free_ones, 8, one_way=free) == (Hop("b", Span(0, 8)),)
+
+
+def test_many_clients_fill_equal_servers_evenly() -> None:
+    counts = {"a": 0, "b": 0, "c": 0}
+    for _ in range(30):
+        servers = [server(peer, 0, 8, sessions=count) for peer, count in counts.items()]
+        (hop,) = choose_chain(servers, 8, one_way=free)
+        counts[hop.peer] += 1
+    assert set(counts.values()) == {10}
+
+
+def test_a_server_whose_steps_wait_long_is_left_for_a_slower_one() -> None:
+    queued = server("a", 0, 8, seconds=0.1, sessions=9, waiting=3.0)
+    hops = choose_chain([queued, server("b", 0, 8, seconds=2.0)], 8, one_way=free)
+    assert hops == (Hop("b", Span(0, 8)),)
 
 
 def test_a_large_swarm_takes_no_time() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, wait
 from pathlib import Path
@@ -24,6 +25,7 @@ from superbloom.domain.span import Span
 from superbloom.inference import executor as executor_module
 from superbloom.inference.cache_room import MOST_TOKENS
 from superbloom.inference.executor import Executor
+from superbloom.inference.executor_figures import RECENT_SECONDS
 from superbloom.inference.kv_cache import PAGE_TOKENS
 from superbloom.inference.stage import Stage, StageStep
 
@@ -93,6 +95,25 @@ def test_sessions_that_wait_share_one_forward(
     gate.open.set()
     assert not wait(futures, PATIENCE).not_done
     assert gate.batches == [[1], [2, 2], [2]]
+
+
+def test_it_knows_how_long_the_steps_of_others_wait(
+    stage: Stage, executor: Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate(stage, monkeypatch)
+    for name in (b"a", b"b"):
+        executor.open(name, PART, 50)
+    futures = [executor.submit(b"a", n, numbers(1)) for n in range(3)]
+    assert gate.entered.wait(PATIENCE)
+    assert executor.stats().waiting_seconds < 0.05
+    futures.append(executor.submit(b"b", 0, numbers(1)))
+    time.sleep(0.2)
+    gate.open.set()
+    assert not wait(futures, PATIENCE).not_done
+    # The first step of each; those of one session that wait for each other do not count.
+    assert 0.1 < executor.stats().waiting_seconds < 10
+    assert len(executor._figures._waits) == 2
+    assert executor._figures.waiting_seconds(time.monotonic() + RECENT_SECONDS + 1) == 0
 
 
 def test_a_long_prompt_does_not_hold_up_those_who_decode(

@@ -16,7 +16,7 @@ from superbloom.inference.kv_cache import (
     pages_for,
 )
 from superbloom.pipeline.messages import CHUNK_TOKENS
-from superbloom.pipeline.session import CREDIT_CHUNKS
+from superbloom.pipeline.windows import CREDIT_CHUNKS
 
 
 def test_nothing_is_held_before_the_first_step() -> None:

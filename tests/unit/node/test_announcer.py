@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 
 import pytest
 
 from superbloom.domain.model_card import Precision
 from superbloom.domain.span import Span
 from superbloom.domain.swarm_map import ServerInfo, ServerState
+from superbloom.node import announcer as announcer_module
 from superbloom.node.announcer import Announcer
 from superbloom.swarm.directory import Directory
 from superbloom.swarm.membership import Membership
@@ -60,4 +62,40 @@ async def test_a_description_that_fails_is_logged_and_tried_again(
             await seen.refresh("toy")
     assert "announcing failed" in caplog.text
     assert seen.servers("toy")[0].name == "a server"
+    await announcer.close()
+
+
+async def test_a_load_that_changes_is_told_before_the_next_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(announcer_module, "LOAD_SECONDS", 0.01)
+    network = MemoryNetwork()
+    seen = Directory(network.join("client"), MEMBERSHIP)
+    now, asked = [info("server")], 0
+
+    def describe() -> ServerInfo:
+        nonlocal asked
+        asked += 1
+        return replace(now[0], announced_at=time.time())
+
+    stored: list[int] = []
+    transport = network.join("server")
+    directory = Directory(transport, MEMBERSHIP)
+    announce = directory.announce
+
+    async def counted(described: ServerInfo) -> bool:
+        stored.append(described.sessions)
+        return await announce(described)
+
+    monkeypatch.setattr(directory, "announce", counted)
+    announcer = Announcer(directory, describe)
+    async with asyncio.timeout(5):
+        while asked < 10:  # the same load is told once
+            await asyncio.sleep(0.01)
+        assert stored == [0]
+        now[0] = replace(now[0], sessions=1)
+        while not any(server.sessions for server in seen.servers("toy")):
+            await asyncio.sleep(0.01)
+            await seen.refresh("toy")
+    assert stored == [0, 1]
     await announcer.close()

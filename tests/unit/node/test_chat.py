@@ -21,6 +21,7 @@ from superbloom.control.messages import (
 from superbloom.domain.conversation import ChatTurn, Conversation, Message, Role
 from superbloom.domain.errors import BlocksMissing, InputRejected, ModelNotHere
 from superbloom.domain.generation import (
+    ChainHop,
     ChatPhase,
     GenerationEnd,
     GenerationEvent,
@@ -28,6 +29,7 @@ from superbloom.domain.generation import (
     TextDelta,
 )
 from superbloom.domain.sampling import EndReason, SamplingSettings
+from superbloom.domain.span import Span
 from superbloom.node import chat as chat_module
 from superbloom.node.answer import Answerer
 from superbloom.node.chat import (
@@ -107,8 +109,11 @@ class Events:
         return "".join(event.text for event in self.seen if isinstance(event, ChatDelta))
 
 
+HOP = ChainHop(name="a", blocks=Span(0, 4), seconds=0.01)
+
+
 async def hello(stop: asyncio.Event) -> AsyncGenerator[GenerationEvent, None]:
-    yield PhaseChange(phase=ChatPhase.WRITING, words="Writing.", chain=("a",))
+    yield PhaseChange(phase=ChatPhase.WRITING, words="Writing.", chain=("a",), hops=(HOP,))
     for number, text in enumerate(("Hel", "lo", " there."), 1):
         yield TextDelta(text=text, tokens=number, tokens_per_second=10.0)
     yield end(EndReason.END_OF_TEXT, 3)
@@ -202,7 +207,7 @@ async def test_an_answer_is_streamed_stored_and_titled(make: Make) -> None:
     assert transcript.messages[1] == finished.answer
     assert transcript.conversation.title == "What is a"
     notices = [event for event in desk.events.seen if isinstance(event, ChatNotice)]
-    assert [notice.chain for notice in notices] == [("a",)]
+    assert [(notice.chain, notice.hops) for notice in notices] == [(("a",), (HOP,))]
 
 
 async def test_events_name_who_began_them(make: Make) -> None:

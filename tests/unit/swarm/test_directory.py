@@ -123,6 +123,9 @@ FORGED: dict[str, dict[str, object]] = {
     "not a number": {"step_seconds": float("nan")},
     "endless": {"prefill_tokens_per_second": float("inf")},
     "negative": {"step_seconds": -1.0},
+    "a negative wait": {"waiting_seconds": -0.1},
+    "an endless wait": {"waiting_seconds": float("inf")},
+    "a wait of days": {"waiting_seconds": 1e6},
     "too many blocks": {"blocks": 10**9},
     "a huge count": {"free_cache_tokens": 2**60},
     "a long text": {"version": "x" * 1000},
@@ -145,6 +148,23 @@ def test_nobody_announces_what_others_refuse(pair: Pair, name: str) -> None:
     forged = replace(info("server"), **FORGED[name])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="out of range"):
         encode_announcement(forged, pair.server_transport, MEMBERSHIP)
+
+
+async def test_older_versions_say_nothing_of_waiting_and_newer_ones_more(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    to_plain = announcement.to_plain
+
+    def older(value: object) -> object:
+        plain = to_plain(value)
+        assert isinstance(plain, dict)
+        del plain["waiting_seconds"]
+        return plain | {"what_comes_later": 3}
+
+    monkeypatch.setattr(announcement, "to_plain", older)
+    await pair.server.announce(info("server", waiting_seconds=0.5))
+    await pair.client.refresh("toy")
+    assert pair.client.servers("toy")[0].waiting_seconds == 0
 
 
 async def test_what_a_computer_is_called_never_hides_it(pair: Pair) -> None:
@@ -301,3 +321,72 @@ async def test_a_server_that_does_not_answer_pings_does_no_harm(pair: Pair) -> N
         await pair.client.changed(5)
         assert len(pair.client.servers("toy")) == 1
     assert pair.client.round_trip("server") is None
+
+
+# --- clocks that are set ---------------------------------------------------------------------
+
+HOUR = 3600.0
+
+
+@contextlib.asynccontextmanager
+async def listening(pair: Pair) -> AsyncIterator[None]:
+    """The client knows the server, and the server tells it its news."""
+    await pair.server.announce(info("server"))
+    async with running(pair.client), asyncio.timeout(10):
+        while pair.client.round_trip("server") is None:
+            await asyncio.sleep(0.01)
+        yield
+
+
+@pytest.mark.parametrize("jump", [HOUR, -HOUR])
+async def test_a_set_clock_here_loses_no_server_that_is_known(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, jump: float
+) -> None:
+    true_time = time.time
+    async with listening(pair):
+        monkeypatch.setattr(time, "time", lambda: true_time() + jump)
+        for _ in range(3):  # the present entry ends by the monotonic clock
+            (entry,) = pair.client._entries.values()
+            entry.expires = time.monotonic() + 0.05
+            await pair.server.announce(info("server", announced_at=true_time()))
+            await asyncio.sleep(0.1)
+            assert len(pair.client.servers("toy")) == 1
+        assert pair.client.clocks_differ  # others cannot be found: the user hears why
+
+
+@pytest.mark.parametrize("jump", [HOUR, -HOUR])
+async def test_a_server_whose_clock_is_set_stays_known(pair: Pair, jump: float) -> None:
+    async with listening(pair):
+        for sessions in (1, 2):
+            await pair.server.announce(
+                info("server", sessions=sessions, announced_at=time.time() + jump)
+            )
+            assert pair.client.servers("toy")[0].sessions == sessions
+
+
+@pytest.mark.parametrize("jump", [HOUR, -HOUR])
+async def test_a_set_clock_does_not_hide_a_server_that_comes_back(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, jump: float
+) -> None:
+    true_time = time.time
+    await pair.server.announce(info("server"))
+    await pair.client.refresh("toy")
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time", lambda: true_time() + jump)
+        pair.client.mark_lost("server")
+        pair.client.mark_lost("server")
+    await pair.server.announce(info("server", announced_at=true_time() + 31))
+    patched = true_time() + 31
+    monkeypatch.setattr(time, "time", lambda: patched)
+    await pair.client.refresh("toy")
+    assert len(pair.client.servers("toy")) == 1
+
+
+async def test_a_stranger_of_another_time_is_not_let_in(pair: Pair) -> None:
+    value = encode_announcement(
+        info("server", announced_at=time.time() - HOUR), pair.server_transport, MEMBERSHIP
+    )
+    await pair.client._hear_news("server", value)
+    assert pair.client.servers("toy") == ()
+    assert pair.client.refused == 1
+    assert pair.client.clocks_differ

@@ -36,6 +36,7 @@ class StateLine(QWidget):
 
     def show_answer(self, running: RunningAnswer | None, hint: str) -> None:
         """What a running answer does, or `hint` when none runs."""
+        self.state.details = "\n".join(map(str, running.hops)) if running is not None else ""
         if running is None:
             self.state.setText(hint)
             set_tone(self.state, "muted")

@@ -35,12 +35,13 @@ def set_tone(widget: QWidget, tone: str) -> None:
 
 
 class ElidedLabel(QLabel):
-    """One line that gives way; the whole text stands in the tooltip."""
+    """One line that gives way; the whole text, and `details`, stand in the tooltip."""
 
     def __init__(
         self, text: str = "", *, scale: float = 1.0, bold: bool = False, tone: str = ""
     ) -> None:
         super().__init__(text)
+        self.details = ""
         self.setTextFormat(Qt.TextFormat.PlainText)
         if scale != 1.0 or bold:
             self.setFont(scaled_font(scale, bold=bold))
@@ -62,7 +63,8 @@ class ElidedLabel(QLabel):
         shown = self.fontMetrics().elidedText(
             self.text(), Qt.TextElideMode.ElideRight, area.width()
         )
-        self.setToolTip(plain_tip(self.text()) if shown != self.text() else "")
+        whole = self.text() if shown != self.text() else ""
+        self.setToolTip(plain_tip("\n".join(filter(None, (whole, self.details)))))
         self.style().drawItemText(
             painter,
             area,
