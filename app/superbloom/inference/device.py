@@ -85,8 +85,14 @@ def cpu_dtype(*, bf16_dots: bool, bf16_tiles: bool) -> torch.dtype:
 
 
 def use_threads(count: int) -> None:
-    """Compute with `count` threads on the CPU."""
+    """Have the thread that calls this compute with `count` threads on the CPU.
+
+    Threads that only pass tensors on should take 1: GNU's OpenMP keeps a team for every thread that
+    ever computed with several, and lets none of them spin as soon as all teams together are larger
+    than the computer (a step of 35 ms then takes 50).
+    """
     torch.set_num_threads(count)
+    torch.get_num_threads()  # settles it for this thread, whatever others choose for theirs
 
 
 def _choices(found: tuple[torch.device, ...]) -> str:

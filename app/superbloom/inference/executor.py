@@ -26,6 +26,7 @@ from superbloom.domain.errors import (
 )
 from superbloom.domain.span import Span
 from superbloom.inference.cache_room import CacheRoom
+from superbloom.inference.device import use_threads
 from superbloom.inference.executor_figures import MEASURED_CHUNK, ExecutorStats, Figures
 from superbloom.inference.stage import Stage
 from superbloom.inference.step_errors import breaks_device, in_words
@@ -62,10 +63,10 @@ DEVICE_FAILED = "The server's device failed and computes nothing more."
 class Executor:
     """Runs steps of sessions on a stage. Every method may be called from any thread."""
 
-    def __init__(self, stage: Stage, *, cache_bytes: int) -> None:
+    def __init__(self, stage: Stage, *, cache_bytes: int, threads: int | None = None) -> None:
         """Start the thread and measure the stage; `cache_bytes` bounds all sessions' caches.
 
-        Raises what the first forward raises.
+        A CPU computes with at most `threads` (None: torch's choice). Raises what a forward raises.
         """
         self._stage = stage
         self._room = CacheRoom(stage, cache_bytes)
@@ -74,6 +75,7 @@ class Executor:
         self._ending = False
         self._failure: ServerCrashed | None = None
         self._figures = Figures(len(stage.span))
+        self._most_threads = threads or torch.get_num_threads()
         self._threads: ThreadCount | None = None
         started: Future[None] = Future()
         self._thread = threading.Thread(
@@ -206,8 +208,8 @@ class Executor:
 
     def _run(self, started: Future[None]) -> None:
         try:
-            if self._stage.device.type == "cpu":  # torch's own setting is a thread's own
-                self._threads = ThreadCount(torch.get_num_threads(), torch.set_num_threads)
+            if self._stage.device.type == "cpu":
+                self._threads = ThreadCount(self._most_threads, use_threads)
             self._measure()
         except BaseException as error:  # noqa: BLE001  (handed to the thread that waits)
             started.set_exception(error)

@@ -5,6 +5,9 @@ Blocks with a sliding window keep the window, and what a rewind may need, and fo
 
 from __future__ import annotations
 
+import math
+import mmap
+
 import torch
 from torch import Tensor
 
@@ -169,7 +172,21 @@ class _BlockCache:
 def _moved(held: Tensor | None, like: Tensor, kept: slice, capacity: int) -> Tensor:
     """New memory for `capacity` tokens that begins with the `kept` ones of `held`."""
     size = (like.shape[0], capacity, like.shape[2])
-    new = torch.empty(size, dtype=like.dtype, device=like.device)
+    new = _empty(size, like.dtype, like.device)
     if held is not None and kept.stop > kept.start:
         new[:, : kept.stop - kept.start] = held[:, kept]
     return new
+
+
+def _empty(size: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Memory for a tensor; the computer's own comes from the system and goes back when it is freed.
+
+    The C library would keep what caches leave behind as they grow: a fifth of what they hold.
+    """
+    if device.type != "cpu":
+        return torch.empty(size, dtype=dtype, device=device)
+    try:
+        pages = mmap.mmap(-1, math.prod(size) * dtype.itemsize)
+    except (OSError, ValueError) as error:
+        raise MemoryError(f"{size} of {dtype}") from error
+    return torch.frombuffer(pages, dtype=dtype).view(size)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeGuard
+from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,6 +20,7 @@ from superbloom.domain.errors import ModelUnsupported
 from superbloom.domain.model_card import Precision
 from superbloom.inference.cpu_int8 import Int8Linear
 from superbloom.inference.device import CPU, fast_cpu_dtype
+from superbloom.inference.joined_linears import is_plain_linear, replace_linears
 
 _DIRECT: Mapping[Precision, torch.dtype] = {
     Precision.FP32: torch.float32,
@@ -28,8 +30,6 @@ _DIRECT: Mapping[Precision, torch.dtype] = {
 _DEVICES = frozenset({"cpu", "cuda"})
 _UNPACKED = frozenset({"mxfp4"})
 """Stored forms that transformers unpacks to plain weights without a GPU."""
-_PLAIN_KINDS = frozenset({"FalconLinear"})
-"""Families' own linear layers that compute nothing but inputs times weights plus bias."""
 
 NF4_GROUP = 64
 """bitsandbytes: nf4 keeps one 8-bit scale for so many weights..."""
@@ -78,13 +78,6 @@ def stored_quantizer(config: Mapping[str, object]) -> HfQuantizer | None:
     return made
 
 
-def is_plain_linear(module: object) -> TypeGuard[nn.Linear]:
-    """True for a layer that a quantized one can stand for."""
-    return isinstance(module, nn.Linear) and (
-        type(module) is nn.Linear or type(module).__name__ in _PLAIN_KINDS
-    )
-
-
 def is_held_in(precision: Precision, block: nn.Module) -> bool:
     """Whether a server can hold such a block in `precision`; its weights need not be there."""
     return precision in _DIRECT or _other_weights(block) is None
@@ -128,6 +121,8 @@ def quantize_block(
     """
     if precision in _DIRECT:
         return
+    if precision is Precision.INT8 and device.type == "cpu":
+        replace_linears(block, partial(Int8Linear, wide_dtype=fast_cpu_dtype()))
     for name in [name for name, module in block.named_modules() if is_plain_linear(module)]:
         linear = block.get_submodule(name)
         assert is_plain_linear(linear)
@@ -145,8 +140,7 @@ def quantize_block(
 def _quantized(
     linear: nn.Linear, precision: Precision, dtype: torch.dtype, device: torch.device
 ) -> nn.Module:
-    if precision is Precision.INT8 and device.type == "cpu":
-        return Int8Linear(linear, wide_dtype=fast_cpu_dtype())
+    """The layer in bitsandbytes' form."""
     # Heavy, and needed for quantized weights only; its types are not exported.
     bnb: Any = importlib.import_module("bitsandbytes")
 

@@ -12,8 +12,9 @@ from superbloom.domain.model_card import Precision
 from superbloom.domain.span import Span
 from superbloom.inference.block_model import build_empty, fill
 from superbloom.inference.block_runner import BlockRunner, StageStep
-from superbloom.inference.cpu_packed import can_pack, pack_linears
+from superbloom.inference.cpu_packed import PackedLinear, can_pack
 from superbloom.inference.families import block_count, text_config
+from superbloom.inference.joined_linears import replace_linears
 from superbloom.inference.quantization import (
     check_held_in,
     compute_dtype,
@@ -63,7 +64,7 @@ class Stage(BlockRunner):
         def after_block(place: int, block: torch.nn.Module) -> None:
             quantize_block(block, precision, dtype, device)
             if reordered:
-                pack_linears(block)
+                replace_linears(block, PackedLinear)
             if progress is not None:
                 progress(place + 1, len(span))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from dataclasses import dataclass, field
 
@@ -55,7 +55,7 @@ class Session:
     reserved_bytes: int
     jobs: deque[Job] = field(default_factory=deque)
     finished_at: float | None = None
-    """When its last job ended with none behind it, in monotonic seconds."""
+    """When its last job ended, in monotonic seconds."""
     away: float | None = None
     """How long it then takes until the next one comes, lately; None if that was never seen."""
 
@@ -101,23 +101,33 @@ def add_job(session: Session, job: Job, now: float) -> None:
     session.jobs.append(job)
 
 
-def gathering_seconds(sessions: Iterable[Session], patience: float, now: float) -> float:
+def gathering_seconds(sessions: Collection[Session], patience: float, now: float) -> float:
     """How long to wait for sessions that are about to be back, so that they share a forward.
 
-    At most until the step that waits longest has waited for `patience` seconds; 0 where no session
-    is ready or none is expected until then.
+    At most until the step that is ready longest has been so for `patience` seconds; 0 where no
+    session is ready, or none is expected until then that uses the same blocks.
     """
-    arrived = [s.jobs[0].arrived for s in sessions if s.jobs and s.jobs[0].arrived is not None]
-    if not arrived or any(s.jobs and s.jobs[0].arrived is None for s in sessions):
+    ready = [session for session in sessions if session.jobs]
+    deadline = min((_ready_at(session) for session in ready), default=0.0) + patience
+    if now >= deadline:
         return 0.0
-    deadline = min(arrived) + patience
+    blocks = {session.cache.blocks for session in ready}
     for session in sessions:
         if session.jobs or session.finished_at is None or session.away is None:
             continue
         expected = session.finished_at + session.away
-        if expected <= deadline and now < min(deadline, expected + patience):
-            return min(deadline, expected + patience) - now
+        due = min(deadline, expected + patience)
+        if expected <= deadline and now < due and session.cache.blocks in blocks:
+            return due - now
     return 0.0
+
+
+def _ready_at(session: Session) -> float:
+    """Since when the first job waits for no other of its session; 0 where that is not known."""
+    arrived = session.jobs[0].arrived
+    if arrived is not None:
+        return arrived
+    return session.finished_at or 0.0
 
 
 def first_job(session: Session) -> Job | None:

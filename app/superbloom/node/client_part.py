@@ -13,6 +13,7 @@ from superbloom.inference.ends import ClientEnds
 from superbloom.inference.shape import shape_of
 from superbloom.inference.tokenizer import ChatTokenizer
 from superbloom.inference.weights import fingerprint, read_config
+from superbloom.machine.processor import usable_cores
 from superbloom.pipeline.remote_model import RemoteModel
 from superbloom.pipeline.served_model import ServedModel
 from superbloom.pipeline.swarm_access import Present
@@ -35,6 +36,7 @@ class ClientPart:
             tokenizer=self.tokenizer,
             served=self.served,
             context_tokens=self.context_tokens,
+            threads=usable_cores(),
         )
 
 

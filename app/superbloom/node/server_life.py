@@ -173,10 +173,12 @@ class ServerLife:
         return await in_daemon_thread(lambda: load_span(plan, span, progress), name="load")
 
     def _open(self, plan: HostPlan, place: _Place, host: SpanHost) -> None:
+        from superbloom.inference.device import use_threads  # noqa: PLC0415 (imports torch)
         from superbloom.pipeline.served_model import ServedModel  # noqa: PLC0415 (imports torch)
         from superbloom.pipeline.server import BlockServer  # noqa: PLC0415 (imports torch)
 
         assert self._span is not None
+        use_threads(1)  # here, where tensors are only passed on
         served = ServedModel(
             id=self._order.request.model,
             fingerprint=plan.fingerprint,

@@ -36,6 +36,8 @@ class HostPlan:
     device: str
     device_words: str
     memory_bytes: int
+    threads: int
+    """What a CPU computes with."""
     capacity: int
     """Blocks that fit into the budget; at least one."""
     here: tuple[Span, ...]
@@ -46,9 +48,7 @@ def plan_host(request: ShareRequest, folder: Path) -> HostPlan:
     """Look at the model's files and the device. Raises InputRejected, BudgetTooSmall, ModelError.
 
     ModelNotHere where the blocks asked for, or all blocks, are not in the folder.
-    Also sets the number of threads that torch computes with.
     """
-    use_threads(request.threads or usable_cores())
     config = read_config(folder)
     shape = shape_of(config)
     check_family(config)
@@ -71,6 +71,7 @@ def plan_host(request: ShareRequest, folder: Path) -> HostPlan:
         device=budget.device,
         device_words=describe_device(choose_device(budget.device)),
         memory_bytes=budget.memory_bytes,
+        threads=request.threads or usable_cores(),
         capacity=budget.capacity,
         here=here,
     )
@@ -92,6 +93,7 @@ def load_span(
 
     Raises BudgetTooSmall, ModelDamaged, ModelUnsupported.
     """
+    use_threads(plan.threads)
     memory = plan_memory(plan.shape, plan.precision, span, plan.memory_bytes)
 
     def after_block(done: int, total: int) -> None:
@@ -106,6 +108,6 @@ def load_span(
         device=choose_device(plan.device),
         progress=after_block,
     )
-    executor = Executor(stage, cache_bytes=memory.cache_bytes)
+    executor = Executor(stage, cache_bytes=memory.cache_bytes, threads=plan.threads)
     give_back_freed_pages()
     return SpanHost(executor, memory.total_bytes)

@@ -14,6 +14,7 @@ from superbloom.domain.conversation import ChatTurn
 from superbloom.domain.errors import ContextFull, NetworkFailed
 from superbloom.domain.generation import GenerationEvent, PhaseChange
 from superbloom.domain.sampling import EndReason, SamplingSettings
+from superbloom.inference.device import use_threads
 from superbloom.inference.ends import ClientEnds
 from superbloom.inference.sampler import Sampler
 from superbloom.inference.tokenizer import ChatTokenizer
@@ -38,9 +39,12 @@ class RemoteModel:
         tokenizer: ChatTokenizer,
         served: ServedModel,
         context_tokens: int,
+        threads: int = 1,
         drafts: bool = True,
     ) -> None:
-        """Without `drafts`, every token is computed in a step of its own."""
+        """The ends compute with `threads`, on a thread of their own; the one that calls this,
+        which does the network, computes nothing. Without `drafts`, every token has its own step.
+        """
         self._present = present
         self._ends = ends
         self._tokenizer = tokenizer
@@ -48,7 +52,10 @@ class RemoteModel:
         self._context_tokens = context_tokens
         self._drafts = drafts
         self._parking = Parking()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="client-ends")
+        self._thread = ThreadPoolExecutor(
+            1, "client-ends", initializer=use_threads, initargs=(threads,)
+        )
+        use_threads(1)
         self._head = HeadBatch(ends.logits, self._thread)
 
     async def generate(

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from superbloom.inference.cpu_packed import PackedLinear, can_pack, pack_linears
+from superbloom.inference.cpu_packed import PackedLinear, can_pack
+from superbloom.inference.joined_linears import replace_linears
 
 pytestmark = pytest.mark.skipif(
     not can_pack(torch.float32), reason="PyTorch has no oneDNN on this computer"
@@ -48,7 +49,7 @@ def test_a_row_does_not_depend_on_the_others(dtype: torch.dtype) -> None:
 
 def test_every_linear_layer_is_replaced_and_its_weights_counted() -> None:
     block = nn.Sequential(plain(8, 8, torch.float32), nn.ReLU(), nn.Sequential(nn.Linear(8, 4)))
-    pack_linears(block)
+    replace_linears(block, PackedLinear)
     assert [type(module) for module in block.modules()].count(PackedLinear) == 2
     assert sum(buffer.nbytes for buffer in block.buffers()) == 4 * (8 * 8 + 8 * 4 + 4)
 
@@ -73,7 +74,7 @@ def test_layers_with_one_input_are_computed_together(bias: bool) -> None:
     inputs = [torch.randn(1, tokens, 32) for tokens in (1, 5)]
     expected = [attention(hidden) for hidden in inputs]
     held = sum(weight.nbytes for weight in attention.parameters())
-    pack_linears(attention)
+    replace_linears(attention, PackedLinear)
     for hidden, whole in zip(inputs, expected, strict=True):
         torch.testing.assert_close(attention(hidden), whole, rtol=1e-5, atol=1e-6)
     first, second = inputs
