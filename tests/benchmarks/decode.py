@@ -1,32 +1,38 @@
-"""Tokens per second through one, two and three servers on loopback, and of transformers alone.
+"""Tokens per second through one, two and three servers on loopback, behind texts of some lengths.
 
-python -m tests.benchmarks.decode [--runs 5] [--tokens 100] [--precision fp32] [--json FILE]
+    python -m tests.benchmarks.decode [--runs 5] [--tokens 100] [--precision fp32]
+        [--servers 1 2 3] [--contexts 128 1024 4096 7000] [--json FILE]
+
+The prompt's part of the time does not count, and nothing is guessed ahead.
 """
 
 from __future__ import annotations
 
 import asyncio
 from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-from tests.benchmarks.frame import (
-    QUESTION,
-    Report,
-    finish,
-    in_turn,
-    options,
-    series,
+from tests.benchmarks.baseline import (
+    ALONE,
+    DTYPES,
+    Answer,
+    absent,
+    asking,
+    baselines,
+    same_ids,
 )
+from tests.benchmarks.frame import Report, at_least, finish, in_turn, options, series
 from tests.benchmarks.starter import starter_folder
-from tests.benchmarks.swarm import Swarm, equal_spans, swarm
-from tests.benchmarks.whole_model import WholeModel
+from tests.benchmarks.swarm import Swarm, swarm, through
+from tests.benchmarks.texts import story
 
-from superbloom.domain.conversation import ChatTurn, Role
+SHORT = 128
+BARS = {1: 0.95, 2: 0.9}
+"""By servers, of transformers; through one server behind a short text only."""
 
-BAR = 0.7
-ALONE = "transformers alone"
-DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
+INT8_BAR = 0.5
+"""Of llama.cpp's 8 bits, through one server and two."""
 
 
 def main() -> None:
@@ -34,51 +40,53 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=100, help="length of each answer")
     parser.add_argument("--precision", choices=DTYPES, default="fp32")
     parser.add_argument("--servers", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--contexts", type=int, nargs="+", default=[SHORT, 1024, 4096])
     wanted = parser.parse_args()
-    torch.set_num_threads(wanted.threads)
     starter = starter_folder(wanted.data)
     report = Report(f"Decode, {wanted.precision}, {wanted.threads} threads, {wanted.tokens} tokens")
     for servers in wanted.servers:
         asyncio.run(measure(report, starter, servers, wanted))
+    report.findings += absent()
     finish(report, wanted.json)
 
 
 async def measure(report: Report, starter: Path, servers: int, wanted: Namespace) -> None:
-    """Chain and baseline in turn; only these servers are alive meanwhile."""
-    name = f"through {servers}" + (" servers" if servers > 1 else " server")
-    async with swarm(starter) as made:
-        spans = equal_spans(made.client.blocks, servers)
-        await made.add(*spans, threads=wanted.threads, precision=wanted.precision)
-        prompt = made.client.tokenizer.render([ChatTurn(Role.USER, QUESTION)])
-        answers: dict[str, list[int]] = {}
-        loop = asyncio.get_running_loop()
-        with WholeModel(starter, dtype=DTYPES[wanted.precision], threads=wanted.threads) as whole:
-
-            def alone() -> float:
-                answers[ALONE], rate = whole.generate(prompt, wanted.tokens)
-                return rate
-
-            def through() -> float:
-                asked = asyncio.run_coroutine_threadsafe(
-                    through_chain(made, prompt, wanted.tokens), loop
-                )
-                answers[name], rate = asked.result()
-                return rate
-
-            found = await asyncio.to_thread(in_turn, {ALONE: alone, name: through}, wanted.runs)
-    taken = series("tokens/s", found)
-    report.series[name] = taken[name]
-    report.series[f"{ALONE}, beside {servers}"] = taken[ALONE]
-    share = taken[name].median / taken[ALONE].median
-    same = "the same token ids" if answers[name] == answers[ALONE] else "OTHER token ids"
-    report.findings.append(f"{name}: {share:.2f} of {ALONE} (bar: {BAR} through two), {same}")
+    """The chain and the others in turn; only these servers are alive meanwhile."""
+    async with swarm(starter, wanted) as made:
+        await made.add_equal(servers)
+        with baselines(starter, wanted) as others:
+            for context in wanted.contexts:
+                await measure_behind(context, report, made, others, wanted)
 
 
-async def through_chain(made: Swarm, prompt: list[int], tokens: int) -> tuple[list[int], float]:
-    """The answer's ids and its tokens per second after the first one."""
-    asked = made.client.ask(prompt, tokens)
-    ids = await asked.token_ids()
-    return ids, (len(ids) - 1) / (asked.times[-1] - asked.times[0])
+async def measure_behind(
+    context: int, report: Report, made: Swarm, others: Mapping[str, Answer], wanted: Namespace
+) -> None:
+    """Behind a text of `context` tokens."""
+    count = len(made.servers)
+    ours = through(count)
+    prompt = story(made.client.tokenizer, context)
+    sides = {ours: made.answer, **others}
+    variants = {name: asking(side, wanted.tokens, lambda _: prompt) for name, side in sides.items()}
+    found = await in_turn(variants, wanted.runs)
+    taken = series("tokens/s", found, lambda answered: answered.rate)
+    report.series[f"{ours} at {context}"] = taken[ours]
+    for name in others:
+        report.series[f"{name} at {context}, beside {count}"] = taken[name]
+        share = taken[ours].median / taken[name].median
+        bar = bar_of(wanted.precision, count, context, name)
+        report.findings.append(at_least(bar, share, f"{ours} at {context}, of {name}"))
+    for name in [ours, *list(others)[1:]]:
+        report.findings.append(f"{name} at {context}: {same_ids(found[name], found[ALONE])}")
+
+
+def bar_of(precision: str, servers: int, context: int, beside: str) -> float | None:
+    """The least share of the other's speed; None where the figure is for information."""
+    if precision == "int8":
+        return INT8_BAR if beside != ALONE and servers in BARS else None
+    if beside != ALONE or (servers == 1 and context > SHORT):
+        return None
+    return BARS.get(servers)
 
 
 if __name__ == "__main__":

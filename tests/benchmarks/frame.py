@@ -10,14 +10,19 @@ import platform
 import signal
 import statistics
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TextIO, TypeVar
 
 import psutil
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+AS_STARTED = dict(os.environ)
+"""The environment that the benchmark was started in: what runs beside the program gets this one."""
+
 ENDED = 128 + signal.SIGTERM
+FoundT = TypeVar("FoundT")
 QUESTION = "Write a long story about a lighthouse keeper and a whale."
 
 
@@ -88,28 +93,49 @@ def superbloom(*words: str) -> list[str]:
     return [sys.executable, "-m", "superbloom", *words]
 
 
-def in_turn(
-    variants: Mapping[str, Callable[[], float]], runs: int, *, warm_up: int = 1
-) -> dict[str, list[float]]:
+Variant = Callable[[int], Awaitable[FoundT]]
+"""`turn -> what was found in it`; turns count from 0, those to warm up included."""
+
+
+async def in_turn(
+    variants: Mapping[str, Variant[FoundT]], runs: int, *, warm_up: int = 1
+) -> dict[str, list[FoundT]]:
     """Run the variants one after the other, again and again, so that all meet the same machine.
 
-    Each call answers with its figure. The first `warm_up` rounds do not count. The order turns
-    round every time, so that none always follows the same one.
+    The first `warm_up` rounds do not count. The order turns round every time, so that none always
+    follows the same one.
     """
-    found: dict[str, list[float]] = {name: [] for name in variants}
+    found: dict[str, list[FoundT]] = {name: [] for name in variants}
     for turn in range(warm_up + runs):
         names = list(variants)
         for name in names if turn % 2 == 0 else reversed(names):
-            value = variants[name]()
+            value = await variants[name](turn)
             if turn >= warm_up:
                 found[name].append(value)
-            say(f"  {name}: {value:.2f}{' (warm-up)' if turn < warm_up else ''}", to=sys.stderr)
+            shown = f"{value:.2f}" if isinstance(value, float) else str(value)
+            say(f"  {name}: {shown}{' (warm-up)' if turn < warm_up else ''}", to=sys.stderr)
     return found
 
 
-def series(unit: str, found: Mapping[str, Sequence[float]]) -> dict[str, Series]:
-    """The figures of `in_turn` with their unit."""
-    return {name: Series(unit, tuple(values)) for name, values in found.items()}
+def series(
+    unit: str, found: Mapping[str, Sequence[FoundT]], of: Callable[[FoundT], float]
+) -> dict[str, Series]:
+    """One figure of what `in_turn` has found, by variant."""
+    return {name: Series(unit, tuple(map(of, values))) for name, values in found.items()}
+
+
+def at_least(bar: float | None, found: float, what: str) -> str:
+    """A finding: `what`, the figure, and whether it reaches the bar (None: there is none)."""
+    if bar is None:
+        return f"{what}: {found:.2f}"
+    return f"{what}: {found:.2f} (bar: at least {bar:g}{'' if found >= bar else ', MISSED'})"
+
+
+def at_most(bar: float | None, found: float, what: str) -> str:
+    """A finding: `what`, the figure, and whether it keeps within the bar (None: there is none)."""
+    if bar is None:
+        return f"{what}: {found:.2f}"
+    return f"{what}: {found:.2f} (bar: at most {bar:g}{'' if found <= bar else ', MISSED'})"
 
 
 def machine() -> dict[str, object]:
@@ -143,7 +169,7 @@ def version(package: str) -> str:
         return "source tree"
 
 
-def say(text: str, *, to: object = None) -> None:
+def say(text: str, *, to: TextIO | None = None) -> None:
     print(text, file=to or sys.stdout, flush=True)
 
 

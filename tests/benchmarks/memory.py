@@ -1,4 +1,6 @@
-"""Memory of a server with half of the starter's blocks, and the processes of a serving machine.
+"""Memory of a server with half of the starter's blocks and of its sessions' caches.
+
+Also the processes of a serving machine.
 
 python -m tests.benchmarks.memory [--runs 3] [--precision bf16] [--json FILE]
 """
@@ -11,12 +13,18 @@ import sys
 import tempfile
 import time
 from argparse import Namespace
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 from tests.benchmarks.frame import (
     QUESTION,
     Report,
+    Variant,
+    at_least,
+    at_most,
     finish,
     in_turn,
     options,
@@ -24,17 +32,40 @@ from tests.benchmarks.frame import (
     superbloom,
 )
 from tests.benchmarks.starter import linked_data, starter_folder
-from tests.benchmarks.swarm import equal_spans, swarm
+from tests.benchmarks.swarm import Swarm, answered, precision_of, swarm
+from tests.benchmarks.texts import story
 from tests.system.program import Program
 
 from superbloom.domain.conversation import ChatTurn, Role
+from superbloom.inference.device import CPU
+from superbloom.inference.quantization import compute_dtype
+from superbloom.inference.weights import read_config
+from superbloom.pipeline.parking import PARKED_SESSIONS
+from superbloom.pipeline.remote_model import RemoteModel
 
 BAR_MB = 450.0
+CACHE_BAR = 0.1
+SERVERS = 2
+SESSIONS = 8
+SESSION_TOKENS = 1024
+ANSWER_TOKENS = 24
 SERVER = "server with half of the blocks"
+CACHES = f"caches of {SESSIONS} sessions of {SESSION_TOKENS} tokens"
 IDLE = "import torch, transformers"
 SERVING = "Sharing"
 PATIENCE = 120.0
 MEGABYTE = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """Megabytes by which the servers of a chain of two have grown."""
+
+    first: float
+    last: float
+
+    def __str__(self) -> str:
+        return f"{self.first:.1f} MB and {self.last:.1f} MB"
 
 
 def main() -> None:
@@ -42,19 +73,31 @@ def main() -> None:
     parser.add_argument("--precision", default="bf16")
     wanted = parser.parse_args()
     starter = starter_folder(wanted.data)
-    found = in_turn(
-        {
-            IDLE: idle_memory,
-            SERVER: lambda: asyncio.run(server_memory(starter, wanted)),
-        },
-        wanted.runs,
-        warm_up=0,
-    )
-    report = Report(f"Resident memory, {wanted.precision}", series("MB", found))
-    above = report.series[SERVER].median - report.series[IDLE].median
-    report.findings.append(f"the server takes {above:.0f} MB above the imports (bar: {BAR_MB:.0f})")
+    report = asyncio.run(measure(starter, wanted))
     report.findings.append("a serving machine runs: " + ", ".join(serving_machine(starter)))
     finish(report, wanted.json)
+
+
+async def measure(starter: Path, wanted: Namespace) -> Report:
+    variants: dict[str, Variant[float]] = {
+        IDLE: lambda _: asyncio.to_thread(idle_memory),
+        SERVER: lambda _: server_memory(starter, wanted),
+    }
+    found = await in_turn(variants, wanted.runs, warm_up=0)
+    report = Report(f"Resident memory, {wanted.precision}", series("MB", found, float))
+    above = report.series[SERVER].median - report.series[IDLE].median
+    report.findings.append(at_most(BAR_MB, above, "the server, MB above the imports"))
+    growing: dict[str, Variant[Growth]] = {CACHES: lambda _: cache_growth(starter, wanted)}
+    grown = await in_turn(growing, wanted.runs, warm_up=0)
+    report.series |= series("MB", {f"{CACHES}: last server": grown[CACHES]}, lambda g: g.last)
+    report.series |= series("MB", {f"{CACHES}: first server": grown[CACHES]}, lambda g: g.first)
+    computed = cache_arithmetic(starter, wanted)
+    share = report.series[f"{CACHES}: last server"].median / computed
+    words = f"{CACHES}, of {computed:.1f} MB by arithmetic"
+    report.findings.append(at_least(1 - CACHE_BAR, share, words))
+    report.findings.append(at_most(1 + CACHE_BAR, share, words))
+    report.findings.append("the first server also keeps what it sent, to send it again")
+    return report
 
 
 def idle_memory() -> float:
@@ -70,12 +113,47 @@ def idle_memory() -> float:
 
 async def server_memory(starter: Path, wanted: Namespace) -> float:
     """Resident megabytes of a server after it has answered."""
-    async with swarm(starter) as made:
-        halves = equal_spans(made.client.blocks, 2)
-        names = await made.add(*halves, threads=wanted.threads, precision=wanted.precision)
+    async with swarm(starter, wanted) as made:
+        first, _ = await made.add_equal(SERVERS)
         prompt = made.client.tokenizer.render([ChatTurn(Role.USER, QUESTION)])
-        await made.client.ask(prompt, 30).token_ids()
-        return resident(made.servers[names[0]].pid)
+        await made.answer(prompt, 30)
+        return resident(made.servers[first].pid)
+
+
+async def cache_growth(starter: Path, wanted: Namespace) -> Growth:
+    """What servers grow by while sessions fill their caches, all of them kept.
+
+    One session before has made them ready, and is gone.
+    """
+    async with swarm(starter, wanted) as made:
+        first, last = await made.add_equal(SERVERS)
+        pids = (made.servers[first].pid, made.servers[last].pid)
+        await (await fill(made, [SESSIONS])).close()
+        before = [resident(pid) for pid in pids]
+        for begin in range(0, SESSIONS, PARKED_SESSIONS):
+            await fill(made, range(begin, min(begin + PARKED_SESSIONS, SESSIONS)))
+        grown = [resident(pid) - was for pid, was in zip(pids, before, strict=True)]
+        return Growth(*grown)
+
+
+async def fill(made: Swarm, numbers: Iterable[int]) -> RemoteModel:
+    """Sessions of SESSION_TOKENS, and the client's side that keeps them for a next turn."""
+    model = made.client.another_model(drafts=False)
+    length = SESSION_TOKENS - ANSWER_TOKENS
+    prompts = [story(made.client.tokenizer, length, number) for number in numbers]
+    asked = [made.client.ask(prompt, ANSWER_TOKENS, model=model) for prompt in prompts]
+    await asyncio.gather(*(answered(one) for one in asked))
+    return model
+
+
+def cache_arithmetic(starter: Path, wanted: Namespace) -> float:
+    """Megabytes of the keys and values that one of the servers holds then."""
+    config: dict[str, Any] = read_config(starter)
+    numbers = config["num_key_value_heads"] * config["head_dim"] * 2
+    number_bytes = compute_dtype(precision_of(wanted), CPU).itemsize
+    blocks = config["num_hidden_layers"] // SERVERS
+    caches = SESSIONS * SESSION_TOKENS * blocks * numbers * number_bytes
+    return float(caches / MEGABYTE)
 
 
 def serving_machine(starter: Path) -> list[str]:

@@ -1,76 +1,15 @@
-"""The baseline: transformers alone in a process of its own.
-
-As a script it answers requests: `{"ids": [...], "tokens": 100}` on stdin, `{"ids": [...],
-"rate": tokens/s}` on stdout. It computes as transformers does when left alone.
-"""
+"""transformers alone, as it computes when left alone, as a `Baseline`."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
 import time
-from collections.abc import Sequence
-from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import Any
+
+from tests.benchmarks.baseline import Answered, answer_requests
 
 
-class WholeModel:
-    """A running baseline process."""
-
-    def __init__(self, folder: Path, *, dtype: str, threads: int) -> None:
-        words = (str(folder), "--dtype", dtype, "--threads", str(threads))
-        self._process = subprocess.Popen(
-            [sys.executable, __file__, *words],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def generate(self, prompt: Sequence[int], tokens: int) -> tuple[list[int], float]:
-        """The greedy ids and the tokens per second after the first one."""
-        assert self._process.stdin
-        assert self._process.stdout
-        self._process.stdin.write(json.dumps({"ids": list(prompt), "tokens": tokens}) + "\n")
-        self._process.stdin.flush()
-        answer = json.loads(self._process.stdout.readline())
-        return answer["ids"], answer["rate"]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._process.kill()
-        self._process.communicate()
-
-
-class TokenTimes:
-    """A streamer that only looks at the clock."""
-
-    def __init__(self) -> None:
-        self.times: list[float] = []
-
-    def put(self, _: object) -> None:
-        self.times.append(time.perf_counter())
-
-    def end(self) -> None:
-        pass
-
-    @property
-    def rate(self) -> float:
-        """Tokens per second between the first and the last; the first `put` is the prompt's."""
-        tokens = self.times[1:]
-        return (len(tokens) - 1) / (tokens[-1] - tokens[0])
-
-
-def serve() -> None:
+def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder")
     parser.add_argument("--dtype", default="float32")
@@ -79,25 +18,63 @@ def serve() -> None:
 
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     torch.set_num_threads(wanted.threads)
     model = AutoModelForCausalLM.from_pretrained(wanted.folder, dtype=getattr(torch, wanted.dtype))
-    for line in sys.stdin:
-        request = json.loads(line)
-        prompt = torch.tensor([request["ids"]])
-        watch = TokenTimes()
+    model.generation_config.eos_token_id = None
+
+    def answer(prompt: list[int], tokens: int) -> Answered:
         with torch.inference_mode():
-            whole = model.generate(
-                prompt,
-                attention_mask=torch.ones_like(prompt),
-                max_new_tokens=request["tokens"],
-                do_sample=False,
-                streamer=watch,
-            )
-        ids = whole[0, prompt.shape[1] :].tolist()
-        sys.stdout.write(json.dumps({"ids": ids, "rate": watch.rate}) + "\n")
-        sys.stdout.flush()
+            return ask(model, torch.tensor([prompt]), tokens)
+
+    answer_requests(answer)
+
+
+def ask(model: Any, prompt: Any, tokens: int) -> Answered:
+    watch = TokenTimes()
+    whole = model.generate(
+        prompt,
+        attention_mask=prompt.new_ones(prompt.shape),
+        max_new_tokens=tokens,
+        do_sample=False,
+        streamer=watch,
+    )
+    ids = whole[0, prompt.shape[1] :].tolist()
+    return Answered(
+        ids=tuple(ids),
+        first_seconds=watch.first_seconds,
+        prompt_seconds=watch.first_seconds,
+        rate=watch.rate,
+    )
+
+
+class TokenTimes:
+    """A streamer that only looks at the clock; it is made when the request begins."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+        self._times: list[float] = []
+
+    def put(self, _: object) -> None:
+        self._times.append(time.perf_counter())
+
+    def end(self) -> None:
+        pass
+
+    @property
+    def first_seconds(self) -> float:
+        """The first `put` is the prompt's, the second the first token's."""
+        return self._times[1] - self._began
+
+    @property
+    def rate(self) -> float:
+        """Tokens per second between the first and the last; 0 for a single one."""
+        first, *_, last = self._times[1:] * 2
+        tokens = len(self._times) - 2
+        return tokens / (last - first) if tokens else 0.0
 
 
 if __name__ == "__main__":
-    serve()
+    main()

@@ -33,28 +33,20 @@ from superbloom.inference.step_errors import breaks_device, in_words
 from superbloom.inference.step_queue import (
     Job,
     Session,
+    Tick,
     Turn,
     add_job,
-    begin,
     by_blocks,
     cancel_jobs,
     check_step,
     fail_jobs,
-    first_job,
-    gathering_seconds,
     settle,
 )
 from superbloom.inference.thread_count import ThreadCount
+from superbloom.inference.tick import choose_turns, gathering_seconds
 
 logger = logging.getLogger(__name__)
 
-CHUNK_TOKENS = 512
-"""A prompt is computed in chunks of at most so many tokens."""
-CHUNK_SECONDS = 0.25
-"""While others decode, a prompt's chunk should take about so long."""
-SMALLEST_CHUNK = 16
-GATHERING = 0.25
-"""A tick waits for sessions that are about to be back, for at most so much of a step's time."""
 START_TIMEOUT = 600.0
 IDLE_SECONDS = 1.0
 DEVICE_FAILED = "The server's device failed and computes nothing more."
@@ -240,43 +232,19 @@ class Executor:
         """Wait for work and choose it; None when the executor ends."""
         with self._changed:
             while not self._ending:
-                patience = GATHERING * self._figures.step_seconds
-                pause = gathering_seconds(self._sessions.values(), patience, time.monotonic())
-                if not pause and (turns := self._choose()):
+                now = time.monotonic()
+                usual = self._figures.step_seconds
+                pause = gathering_seconds(self._sessions.values(), usual, now)
+                if not pause and (turns := choose_turns(self._sessions, self._figures, now)):
                     return turns
                 self._changed.wait(pause or IDLE_SECONDS)
             return None
 
-    def _choose(self) -> list[Turn]:
-        """One turn for every session that decodes, and one chunk of one prompt."""
-        turns: list[Turn] = []
-        prompt: bytes | None = None
-        for key, session in self._sessions.items():
-            job = first_job(session)
-            if job is None:
-                continue
-            if job.is_prompt:
-                prompt = prompt or key
-            elif begin(session):
-                self._figures.note_taken(job, time.monotonic())
-                turns.append(Turn(session, job, job.left))
-        if prompt is not None:
-            session = self._sessions[prompt]
-            job = session.jobs[0]
-            if begin(session):
-                turns.append(Turn(session, job, min(job.left, self._chunk(bool(turns)))))
-            self._sessions.move_to_end(prompt)
-        return turns
-
-    def _chunk(self, others_wait: bool) -> int:
-        """How many tokens of a prompt one tick takes."""
-        if not others_wait:
-            return CHUNK_TOKENS
-        wanted = int(self._figures.prefill_tokens_per_second * CHUNK_SECONDS)
-        return max(SMALLEST_CHUNK, min(CHUNK_TOKENS, wanted))
-
     def _compute(self, turns: Sequence[Turn]) -> None:
-        begun = time.perf_counter()
+        begun, tick = time.perf_counter(), Tick()
+        for turn in turns:
+            turn.session.tick = tick
+            turn.session.decodes = not turn.job.is_prompt
         try:
             outputs = self._forward(turns)
         except Exception as error:

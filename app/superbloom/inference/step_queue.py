@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from dataclasses import dataclass, field
 
@@ -17,7 +17,8 @@ from superbloom.inference.kv_cache import SessionCache
 
 logger = logging.getLogger(__name__)
 
-AWAY_WEIGHT = 0.3
+LEARNING = 0.3
+"""How much a session's latest rhythm counts beside what was seen before."""
 
 SHORT_TOKENS = 8
 """Steps of at most so many tokens count as decoding, longer ones as prompts."""
@@ -47,6 +48,14 @@ class Job:
 
 
 @dataclass(slots=True)
+class Tick:
+    """One forward, which several sessions may have shared."""
+
+    first_back: float | None = None
+    """When the first of them had a next job, in monotonic seconds."""
+
+
+@dataclass(slots=True)
 class Session:
     """An open session: its cache, what it may grow to, and its jobs in order."""
 
@@ -58,6 +67,12 @@ class Session:
     """When its last job ended, in monotonic seconds."""
     away: float | None = None
     """How long it then takes until the next one comes, lately; None if that was never seen."""
+    decodes: bool = False
+    """True if that was a short one."""
+    tick: Tick | None = None
+    """The last one that computed a job of it."""
+    lag: float = 0.0
+    """How long it then is back, lately, after the first of those computed in the same tick."""
 
 
 @dataclass(slots=True)
@@ -97,37 +112,12 @@ def add_job(session: Session, job: Job, now: float) -> None:
         if session.finished_at is not None:
             away = now - session.finished_at
             before = away if session.away is None else session.away
-            session.away = before + AWAY_WEIGHT * (away - before)
+            session.away = before + LEARNING * (away - before)
+        if session.tick is not None:
+            if session.tick.first_back is None:
+                session.tick.first_back = now
+            session.lag += LEARNING * (now - session.tick.first_back - session.lag)
     session.jobs.append(job)
-
-
-def gathering_seconds(sessions: Collection[Session], patience: float, now: float) -> float:
-    """How long to wait for sessions that are about to be back, so that they share a forward.
-
-    At most until the step that is ready longest has been so for `patience` seconds; 0 where no
-    session is ready, or none is expected until then that uses the same blocks.
-    """
-    ready = [session for session in sessions if session.jobs]
-    deadline = min((_ready_at(session) for session in ready), default=0.0) + patience
-    if now >= deadline:
-        return 0.0
-    blocks = {session.cache.blocks for session in ready}
-    for session in sessions:
-        if session.jobs or session.finished_at is None or session.away is None:
-            continue
-        expected = session.finished_at + session.away
-        due = min(deadline, expected + patience)
-        if expected <= deadline and now < due and session.cache.blocks in blocks:
-            return due - now
-    return 0.0
-
-
-def _ready_at(session: Session) -> float:
-    """Since when the first job waits for no other of its session; 0 where that is not known."""
-    arrived = session.jobs[0].arrived
-    if arrived is not None:
-        return arrived
-    return session.finished_at or 0.0
 
 
 def first_job(session: Session) -> Job | None:

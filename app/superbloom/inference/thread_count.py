@@ -14,7 +14,7 @@ from collections.abc import Callable
 from statistics import median
 
 TRIAL_STEPS = 4
-"""A number of threads is judged by so many steps of one kind, one after the other."""
+"""A number of threads is judged by so many steps, one after the other."""
 
 SUSPICIOUS = 1.4
 """Fewer threads are tried when steps take so many times the best that was seen."""
@@ -40,50 +40,49 @@ class ThreadCount:
         self._place = 0
         self._tried: int | None = None
         """The place of the choice on trial."""
-        self._kind = 0
-        self._steps: deque[float] = deque(maxlen=TRIAL_STEPS)
-        self._before = 0.0
-        """What a step took before the trial, in seconds."""
         self._best: dict[int, float] = {}
+        """The shortest time of steps of about so many tokens, in seconds."""
+        self._paces: deque[float] = deque(maxlen=TRIAL_STEPS)
+        """How many times the best the last steps took."""
+        self._before = 0.0
+        """The pace before the trial."""
         self._retry_at = 0.0
         self._patience = RETRY_SECONDS
+        use(most)
 
     def note(self, tokens: int, seconds: float, now: float) -> None:
         """A step of so few `tokens` took so long; `now` is monotonic.
 
-        Only steps of about as many tokens are compared with each other.
+        It is compared with steps of about as many tokens.
         """
         kind = tokens.bit_length()
-        if kind != self._kind:
-            self._end_trial(self._place)
-            self._kind = kind
-        self._steps.append(seconds)
-        if self._tried is not None and seconds > HOPELESS * self._before:
-            self._judge(seconds, now)
-        elif len(self._steps) == TRIAL_STEPS:
-            took = median(self._steps)
+        best = self._best[kind] = min(seconds, self._best.get(kind, seconds))
+        self._paces.append(seconds / best)
+        if self._tried is not None and self._paces[-1] > HOPELESS * self._before:
+            self._judge(self._paces[-1], now)
+        elif len(self._paces) == TRIAL_STEPS:
+            pace = median(self._paces)
             if self._tried is not None:
-                self._judge(took, now)
+                self._judge(pace, now)
             else:
-                self._look(took, now)
+                self._look(pace, now)
 
-    def _look(self, took: float, now: float) -> None:
+    def _look(self, pace: float, now: float) -> None:
         """Try fewer threads when steps are slow, more when that is some time ago."""
-        best = self._best[self._kind] = min(took, self._best.get(self._kind, took))
         if self._place and now > self._retry_at:
-            self._try(self._place - 1, took)
-        elif took > SUSPICIOUS * best and self._place + 1 < len(self._choices):
-            self._try(self._place + 1, took)
+            self._try(self._place - 1, pace)
+        elif pace > SUSPICIOUS and self._place + 1 < len(self._choices):
+            self._try(self._place + 1, pace)
 
     def _try(self, place: int, before: float) -> None:
         self._tried, self._before = place, before
-        self._steps.clear()
+        self._paces.clear()
         self._use(self._choices[place])
 
-    def _judge(self, took: float, now: float) -> None:
+    def _judge(self, pace: float, now: float) -> None:
         assert self._tried is not None
         fewer = self._tried > self._place
-        better = took < self._before * (WORTH if fewer else 1.0)
+        better = pace < self._before * (WORTH if fewer else 1.0)
         if not fewer:
             self._patience = min(2 * self._patience, LONGEST_RETRY_SECONDS)
         if better:
@@ -91,14 +90,9 @@ class ThreadCount:
         elif fewer and self._tried + 1 < len(self._choices):
             self._try(self._tried + 1, self._before)
             return
-        elif fewer:
-            self._best[self._kind] = self._before  # slow for other reasons: that is how it is now
+        elif fewer:  # slow for other reasons: that is how it is now
+            self._best = {kind: best * self._before for kind, best in self._best.items()}
         self._retry_at = now + self._patience
-        self._end_trial(self._tried if better else self._place)
-
-    def _end_trial(self, place: int) -> None:
-        self._place = place
-        self._steps.clear()
-        if self._tried is not None:
-            self._tried = None
-            self._use(self._choices[place])
+        self._place, self._tried = self._tried if better else self._place, None
+        self._paces.clear()
+        self._use(self._choices[self._place])

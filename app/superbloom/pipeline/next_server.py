@@ -27,6 +27,8 @@ class NextServer:
         self._model = opened.model
         self._access = access
         self._outbound: Outbound | None = None
+        self._unreachable = False
+        """True if the client was told so in this epoch: every step would look for it again."""
         self._pushing = asyncio.Lock()
 
     @property
@@ -47,7 +49,7 @@ class NextServer:
         if self._outbound is not None:
             await self._outbound.close()
         async with self._pushing:
-            self._outbound = None
+            self._outbound, self._unreachable = None, False
             self._peer, self._session = order.next, order.next_session
             for start in range(0, order.replay, CHUNK_TOKENS):
                 if not self._history.holds(order.replay):  # newer sessions may need its room
@@ -60,6 +62,7 @@ class NextServer:
 
     async def begin_anew(self) -> None:
         """In a new epoch a way that was lost is tried again, or its loss told again."""
+        self._unreachable = False
         outbound = self._outbound
         if outbound is not None and outbound.lost:
             self._outbound = None
@@ -73,10 +76,13 @@ class NextServer:
 
     async def _push(self, step: Step) -> None:
         """Send to the next server; the caller holds `_pushing`."""
+        if self._unreachable:
+            return
         if self._outbound is None:
             try:
                 self._outbound = await self._open_way()
             except PeerLost as loss:
+                self._unreachable = True
                 self._tell_loss(self._peer, loss)
                 return
         await self._outbound.send(step)

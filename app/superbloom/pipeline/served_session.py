@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import logging
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -83,7 +84,9 @@ class ServedSession:
         served: ServedModel,
         peer_room: PeerRoom,
         history_room: HistoryRoom,
+        make_room: Callable[[int], None],
     ) -> None:
+        """`make_room` ends sessions that rest, if that gives so many bytes of cache."""
         self.id = bytes.fromhex(opened.session)
         self.blocks = Span(opened.start, opened.end)
         self.previous = opened.previous
@@ -91,6 +94,7 @@ class ServedSession:
         self._client = client
         self._executor = executor
         self._served = served
+        self._make_room = make_room
         self._epoch = opened.epoch
         self._next = NextServer(opened, History(history_room), access)
         self._received = 0
@@ -244,12 +248,16 @@ class ServedSession:
 
     def _resume(self, order: Resume) -> bool:
         """Go on after a pause, from an earlier position; False where there is no room for it."""
+        parked_at, self.parked_at = self.parked_at, None  # the room to be made is not its own
         try:
-            self._executor.extend(self.id, order.max_tokens, position=order.position)
+            self._executor.extend(self.id, self._max_tokens, position=order.position)
+            lacking = self._executor.missing_bytes(self.blocks, order.max_tokens)
+            self._make_room(lacking - self._executor.reserved_bytes(self.id))
+            self._executor.extend(self.id, order.max_tokens)
         except SessionRefused as refusal:
             log.info("A parked session cannot go on: %s", refusal.message)
+            self.parked_at = parked_at
             return False
-        self.parked_at = None
         self._max_tokens = max(self._max_tokens, order.max_tokens)
         self._begin_epoch(order.epoch, order.position)
         return True

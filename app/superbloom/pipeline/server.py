@@ -7,6 +7,7 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Iterable
+from weakref import WeakValueDictionary
 
 from superbloom.domain.errors import PeerLost, ProtocolViolation, SessionRefused, SuperbloomError
 from superbloom.domain.span import Span
@@ -33,6 +34,7 @@ from superbloom.pipeline.served_session import (
 from superbloom.pipeline.step_room import PeerRoom
 from superbloom.pipeline.swarm_access import SwarmAccess
 from superbloom.swarm.live_stream import LiveStream
+from superbloom.swarm.pace import Pace
 from superbloom.swarm.transport import Stream
 
 log = logging.getLogger(__name__)
@@ -67,6 +69,7 @@ class BlockServer:
         self._sessions: dict[bytes, ServedSession] = {}
         self._per_peer: Counter[str] = Counter()
         self._rooms: dict[str, PeerRoom] = {}
+        self._paces = WeakValueDictionary[str, Pace]()
         self._histories = HistoryRoom()
         self._farewells: set[asyncio.Task[None]] = set()
         self._draining = False
@@ -121,7 +124,7 @@ class BlockServer:
     # --- streams ----------------------------------------------------------------------------
 
     async def _serve_client(self, raw: Stream) -> None:
-        stream = LiveStream(raw)
+        stream = LiveStream(raw, pace=self._paces.setdefault(raw.peer, Pace()))
         try:
             await self._serve_session(stream)
         except PeerLost as loss:
@@ -146,6 +149,7 @@ class BlockServer:
             served=self._served,
             peer_room=self._rooms.setdefault(stream.peer, PeerRoom()),
             history_room=self._histories,
+            make_room=self._make_room,
         )
         self._sessions[session_id] = session
         self._per_peer[stream.peer] += 1
@@ -163,22 +167,24 @@ class BlockServer:
                 self._empty.set()
 
     def _reserve(self, session_id: bytes, opened: Open) -> None:
-        """Reserve the session's cache, ending parked sessions, the longest parked first.
-
-        Raises SessionRefused, and ends none, where that is not enough or room is not what lacks.
-        """
+        """Reserve the session's cache. Raises SessionRefused."""
         blocks = Span(opened.start, opened.end)
-        missing = self._executor.missing_bytes(blocks, opened.max_tokens)
-        if missing > 0:
-            ending: list[ServedSession] = []
-            for session in sorted(self._resting(), key=lambda s: s.parked_at or 0.0):
-                if missing > 0:
-                    missing -= self._executor.reserved_bytes(session.id)
-                    ending.append(session)
-            if missing <= 0:
-                for session in ending:
-                    self._end_parked(session)
+        self._make_room(self._executor.missing_bytes(blocks, opened.max_tokens))
         self._executor.open(session_id, blocks, opened.max_tokens)
+
+    def _make_room(self, missing: int) -> None:
+        """End parked sessions, the longest parked first, until that gives `missing` bytes.
+
+        Ends none where that is not enough.
+        """
+        ending: list[ServedSession] = []
+        for session in sorted(self._resting(), key=lambda s: s.parked_at or 0.0):
+            if missing > 0:
+                missing -= self._executor.reserved_bytes(session.id)
+                ending.append(session)
+        if missing <= 0:
+            for session in ending:
+                self._end_parked(session)
 
     def _resting(self) -> list[ServedSession]:
         return [s for s in self._sessions.values() if s.parked_at is not None]

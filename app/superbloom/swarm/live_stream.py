@@ -8,8 +8,10 @@ nothing has come in while somebody waits for a frame.
 from __future__ import annotations
 
 import asyncio
+import time
 
 from superbloom.domain.errors import PeerLost
+from superbloom.swarm.pace import Pace
 from superbloom.swarm.transport import MAX_FRAME_BYTES, Stream
 
 PING = b""
@@ -19,16 +21,23 @@ class LiveStream:
     """Wraps `stream`. Owns a task that ends with `close()` or with the stream.
 
     `ping_every` and `silent_after` are seconds, the latter counted in looks at the stream, so that
-    a time in which our own event loop stood still is not held against the peer.
+    a time in which our own event loop stood still is not held against the peer. `pace` is shared by
+    streams that may only together take so many frames; without it the stream has its own.
     """
 
     def __init__(
-        self, stream: Stream, *, ping_every: float = 1.0, silent_after: float = 4.0
+        self,
+        stream: Stream,
+        *,
+        ping_every: float = 0.5,
+        silent_after: float = 4.0,
+        pace: Pace | None = None,
     ) -> None:
         self.peer = stream.peer
         self._stream = stream
         self._ping_every = ping_every
         self._silent_after = silent_after
+        self._pace = pace or Pace()
         self._receiving = 0
         self._sent_frames = 0
         self._sending = 0
@@ -62,6 +71,8 @@ class LiveStream:
         self._receiving += 1
         try:
             while True:
+                if ahead := self._pace.seconds_ahead(time.monotonic()):
+                    await asyncio.sleep(ahead)  # without a wait a flood holds up everybody else
                 frame = await self._stream.receive(most)
                 if frame:
                     return frame
@@ -85,7 +96,7 @@ class LiveStream:
 
     async def _watch(self) -> None:
         """Send pings and count silence, a look at a time."""
-        look = min(self._ping_every, self._silent_after / 4) / 2
+        look = min(self._ping_every, self._silent_after / 8)
         looks_to_silence = round(self._silent_after / look)
         looks_to_ping = round(self._ping_every / look)
         received = sent = -1

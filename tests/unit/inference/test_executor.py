@@ -23,6 +23,7 @@ from superbloom.domain.errors import (
 from superbloom.domain.model_card import Precision
 from superbloom.domain.span import Span
 from superbloom.inference import executor as executor_module
+from superbloom.inference import tick as tick_module
 from superbloom.inference.cache_room import MOST_TOKENS
 from superbloom.inference.executor import Executor
 from superbloom.inference.executor_figures import RECENT_SECONDS
@@ -119,7 +120,7 @@ def test_it_knows_how_long_the_steps_of_others_wait(
 def test_a_long_prompt_does_not_hold_up_those_who_decode(
     stage: Stage, executor: Executor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(executor_module, "CHUNK_TOKENS", 64)
+    monkeypatch.setattr(tick_module, "CHUNK_TOKENS", 64)
     gate = Gate(stage, monkeypatch)
     order: list[str] = []
     executor.open(b"long", PART, 400)
@@ -258,7 +259,7 @@ def test_dropped_steps_are_cancelled_and_the_session_goes_on(
 def test_what_is_left_of_a_dropped_prompt_is_not_computed(
     stage: Stage, executor: Executor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(executor_module, "CHUNK_TOKENS", 64)
+    monkeypatch.setattr(tick_module, "CHUNK_TOKENS", 64)
     gate = Gate(stage, monkeypatch)
     executor.open(b"a", PART, 500)
     executor.open(b"b", PART, 10)
@@ -395,7 +396,7 @@ def test_results_that_cannot_be_joined_fail_their_step_only(
     def fail(*_: object) -> Tensor:
         raise RuntimeError("can't allocate memory: 9 bytes")
 
-    monkeypatch.setattr(executor_module, "CHUNK_TOKENS", 64)
+    monkeypatch.setattr(tick_module, "CHUNK_TOKENS", 64)
     executor.open(b"a", PART, 200)
     executor.open(b"b", PART, 200)
     with monkeypatch.context() as patch:

@@ -68,6 +68,18 @@ def test_longer_texts_are_not_taken_for_a_busy_machine() -> None:
     assert machine.threads == 2
 
 
+def test_steps_of_several_sizes_in_turn_tell_as_well() -> None:
+    machine = Machine(2, quiet)
+    for _ in range(20):
+        machine.run(0.05, tokens=1)
+        machine.run(0.05, tokens=3)
+    machine.seconds = busy
+    for _ in range(100):
+        machine.run(0.05, tokens=1)
+        machine.run(0.05, tokens=3)
+    assert machine.threads == 1
+
+
 def test_steps_of_other_sizes_are_not_compared() -> None:
     machine = Machine(2, quiet)
     machine.run(5)

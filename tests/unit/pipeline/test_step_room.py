@@ -58,3 +58,31 @@ async def test_a_cancelled_wait_holds_nothing() -> None:
     with pytest.raises(asyncio.CancelledError):
         await waiting
     assert room.held_bytes == 10
+
+
+async def test_a_step_that_leaves_wakes_its_own_session_only() -> None:
+    peer = PeerRoom()
+    rooms = [StepRoom(peer, steps=1) for _ in range(3)]
+    for room in rooms:
+        await room.enter(10)
+    waiting = [await waits(room, 10) for room in rooms]
+    rooms[1].leave(10)
+    await waiting[1]
+    assert [task.done() for task in waiting] == [False, True, False]
+    for room in rooms:
+        room.close()
+    await asyncio.gather(*waiting)
+    assert peer.fits(10**9)
+
+
+async def test_a_closed_session_takes_nothing_of_the_others_room() -> None:
+    peer = PeerRoom(limit_bytes=100)
+    first, second = StepRoom(peer), StepRoom(peer)
+    await first.enter(80)
+    first.close()
+    first.close()
+    first.leave(80)  # its last step goes
+    await first.enter(70)
+    await second.enter(100)
+    await waits(second, 1)
+    second.close()
