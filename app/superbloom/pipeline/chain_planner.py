@@ -25,7 +25,7 @@ from superbloom.pipeline.served_model import ServedModel
 from superbloom.swarm.directory import Directory
 
 AVOID_SECONDS = 10.0
-"""How long a server that was lost is not asked again, unless it announces itself anew."""
+"""How long a server that was lost is not asked again while others can be."""
 
 CHANGE_SECONDS = 1.0
 
@@ -40,18 +40,32 @@ class ChainPlanner:
         self._directory = directory
         self._served = served
         self._avoided: dict[str, float] = {}
+        self._lost: set[str] = set()
+        """Those that the map shows only when they are back."""
 
     def choose(
         self, part: Span, max_tokens: int, *, besides: Set[str] = frozenset()
     ) -> tuple[Hop, ...]:
-        """The quickest hops for the blocks of `part`, none on `besides`. Raises BlocksMissing."""
+        """The quickest hops for the blocks of `part`, none on `besides`. Raises BlocksMissing.
+
+        A server that was lost and is back on the map is chosen again at once if nobody else is
+        there.
+        """
         now = time.monotonic()
         avoid = frozenset(peer for peer, until in self._avoided.items() if until > now)
+        try:
+            return self._choose(part, max_tokens, avoid | besides)
+        except BlocksMissing:
+            if not avoid & self._lost:
+                raise
+        return self._choose(part, max_tokens, (avoid - self._lost) | besides)
+
+    def _choose(self, part: Span, max_tokens: int, avoid: Set[str]) -> tuple[Hop, ...]:
         hops = choose_chain(
             self._expected(),
             self._served.blocks,
             one_way=self._one_way,
-            avoid=avoid | besides,
+            avoid=frozenset(avoid),
             fingerprint=self._served.fingerprint,
             part=part,
             cache_tokens=max_tokens,
@@ -60,20 +74,18 @@ class ChainPlanner:
 
     def can_replace(self, part: Span, peer: str, max_tokens: int) -> bool:
         """True if other servers than `peer` hold the blocks of `part`."""
-        before = self._avoided.get(peer, -math.inf)
-        self._avoided[peer] = math.inf
         try:
-            self.choose(part, max_tokens)
+            self.choose(part, max_tokens, besides={peer})
         except BlocksMissing:
-            self._avoided[peer] = before
             return False
-        self._avoided[peer] = before
         return True
 
     def avoid(self, peer: str, *, forever: bool = False, gone: bool = False) -> None:
         """Do not choose `peer` for a while; `gone` also takes it off the map until it is back."""
         self._avoided[peer] = math.inf if forever else time.monotonic() + AVOID_SECONDS
+        self._lost.discard(peer)
         if gone:
+            self._lost.add(peer)
             self._directory.mark_lost(peer)
 
     def name_of(self, peer: str) -> str:

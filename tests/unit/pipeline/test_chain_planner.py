@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from superbloom.domain.chain_time import Hop
+from superbloom.domain.errors import BlocksMissing
 from superbloom.domain.model_card import Precision
 from superbloom.domain.observed import HALF_LIFE_SECONDS
 from superbloom.domain.span import Span
@@ -134,3 +135,22 @@ async def test_nobody_is_judged_who_is_not_known(directory: Directory) -> None:
     planner = know(directory, server("a", 0.01))
     assert planner.announced_seconds(hops("gone")) is None
     assert not planner.observe(hops("gone"), [WAY + 9.0])
+
+
+def test_the_only_server_is_asked_again_as_soon_as_it_is_back(directory: Directory) -> None:
+    planner = know(directory, server("only", 0.01))
+    planner.avoid("only", gone=True)
+    with pytest.raises(BlocksMissing):
+        planner.choose(WHOLE, 100)
+    know(directory, server("only", 0.01))  # its next announcement
+    assert [hop.peer for hop in planner.choose(WHOLE, 100)] == ["only"]
+    planner.avoid("only")  # it refused
+    with pytest.raises(BlocksMissing):
+        planner.choose(WHOLE, 100)
+
+
+def test_one_that_was_lost_is_passed_over_while_there_are_others(directory: Directory) -> None:
+    planner = know(directory, server("quick", 0.01), server("slow", 0.05))
+    planner.avoid("quick", gone=True)
+    know(directory, server("quick", 0.01))
+    assert [hop.peer for hop in planner.choose(WHOLE, 100)] == ["slow"]

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from superbloom.pipeline import head_batch
 from superbloom.pipeline.head_batch import MOST_ROWS, HeadBatch
 
 
@@ -96,3 +97,29 @@ async def test_a_cancelled_answer_is_left_out() -> None:
         await first
         assert await batch.score(rows(3), value_of) == (6.0, 1)
     assert head.rows == [1, 1]
+
+
+async def test_those_who_came_together_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(head_batch, "GATHER_SECONDS", 5.0)
+    head = Head()
+    head.go.set()
+    with ThreadPoolExecutor(1) as thread:
+        batch = HeadBatch(head.logits, thread)
+        await asyncio.gather(*(batch.score(rows(n), value_of) for n in range(3)))
+        first = asyncio.create_task(batch.score(rows(1), value_of))
+        await asyncio.sleep(0.05)
+        assert not first.done()
+        await asyncio.gather(first, *(batch.score(rows(n), value_of) for n in range(2)))
+    assert head.rows == [3, 3]
+
+
+async def test_nobody_is_waited_for_long() -> None:
+    head = Head()
+    head.go.set()
+    with ThreadPoolExecutor(1) as thread:
+        batch = HeadBatch(head.logits, thread)
+        await asyncio.gather(*(batch.score(rows(n), value_of) for n in range(3)))
+        async with asyncio.timeout(1):
+            assert await batch.score(rows(4), value_of) == (8.0, 1)
+            assert await batch.score(rows(5), value_of) == (10.0, 1)
+    assert head.rows == [3, 1, 1]
