@@ -119,10 +119,21 @@ class NodeLink:
         if self._pump is not None:
             with contextlib.suppress(TimeoutError, concurrent.futures.CancelledError):
                 self._pump.result(1.0)
+        with contextlib.suppress(TimeoutError):
+            asyncio.run_coroutine_threadsafe(_end_tasks(), self._loop).result(2.0)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(2.0)
         if not self._thread.is_alive():
             self._loop.close()
+
+
+async def _end_tasks() -> None:
+    """Cancel what an interruption has left, and let it close what it holds."""
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    if left:
+        await asyncio.wait(left, timeout=1.0)
 
 
 def _say(notice: Notice) -> None:

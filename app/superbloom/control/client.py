@@ -54,7 +54,7 @@ class ControlClient:
         try:
             hello = Hello(token=address.token, client=client)
             welcome = await connection.ask(hello, Welcome, timeout=timeout)
-        except BaseException:
+        except (Exception, asyncio.CancelledError):  # not GeneratorExit: no loop is left to wait in
             await connection.close()
             raise
         connection.name, connection.node_version = welcome.client, welcome.version
