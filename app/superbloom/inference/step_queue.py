@@ -12,6 +12,7 @@ from torch import Tensor
 
 from superbloom.domain.errors import ProtocolViolation
 from superbloom.domain.span import Span
+from superbloom.domain.speculation import WINDOW_TOKENS
 from superbloom.inference.block_runner import StageStep
 from superbloom.inference.kv_cache import SessionCache
 
@@ -20,7 +21,7 @@ logger = logging.getLogger(__name__)
 LEARNING = 0.3
 """How much a session's latest rhythm counts beside what was seen before."""
 
-SHORT_TOKENS = 8
+SHORT_TOKENS = WINDOW_TOKENS
 """Steps of at most so many tokens count as decoding, longer ones as prompts."""
 
 
