@@ -13,7 +13,7 @@ from superbloom.domain.generation import ChatPhase, TextDelta
 from superbloom.domain.sampling import EndReason, SamplingSettings
 from superbloom.pipeline.remote_model import RemoteModel
 from told_drafts import EagerPolicy, NarrowPolicy, tell
-from toy_model import toy_continuation
+from toy_model import ToyEnds, toy_continuation
 from toy_swarm import BLOCKS, GREEDY, Asked, ToySwarm
 
 PROMPT = [5, 17, 3, 44, 9]
@@ -102,7 +102,7 @@ async def test_drafts_come_from_the_text_itself(swarm: ToySwarm) -> None:
     assert list(end.token_ids) == whole(prompt=prompt)
     plain = RemoteModel(
         present=swarm.model._present,
-        ends=swarm.model._ends,
+        ends=ToyEnds(),  # type: ignore[arg-type]
         tokenizer=swarm.model._tokenizer,
         served=swarm.model._served,
         context_tokens=5000,

@@ -44,6 +44,10 @@ class ToyEnds:
             dtype=torch.float32,
         )
 
+    def embed_each(self, parts: Sequence[tuple[Sequence[int], int]]) -> list[Tensor]:
+        """As `embed`, for several."""
+        return [self.embed(token_ids, position) for token_ids, position in parts]
+
     def logits(self, hidden: Tensor) -> Tensor:
         """[rows, VOCABULARY] with one clear winner, never END."""
         winners = (hidden.sum(1) % (VOCABULARY - 1)).long() + 1

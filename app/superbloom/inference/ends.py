@@ -82,11 +82,16 @@ class ClientEnds:
         ends._learn_what_blocks_return()
         return ends
 
-    @torch.inference_mode()
     def embed(self, token_ids: Sequence[int], position: int) -> Tensor:
         """What enters the first block: `[tokens, hidden]`. `position`: the first token's index."""
-        ids = torch.tensor(token_ids, dtype=torch.long, device=self.device)
-        places = torch.arange(position, position + len(token_ids), device=self.device)
+        return self.embed_each([(token_ids, position)])[0]
+
+    @torch.inference_mode()
+    def embed_each(self, parts: Sequence[tuple[Sequence[int], int]]) -> list[Tensor]:
+        """As `embed`, for several `(token_ids, position)` at once."""
+        ids = torch.tensor([token for tokens, _ in parts for token in tokens], device=self.device)
+        ranges = [torch.arange(position, position + len(tokens)) for tokens, position in parts]
+        places = torch.cat(ranges).to(self.device)
         with self._turn:
             chunks = [
                 self._entering(some_ids, some_places)
@@ -94,7 +99,8 @@ class ClientEnds:
                     torch.split(ids, EMBED_TOKENS), torch.split(places, EMBED_TOKENS), strict=True
                 )
             ]
-        return chunks[0] if len(chunks) == 1 else torch.cat(chunks)
+        entering = chunks[0] if len(chunks) == 1 else torch.cat(chunks)
+        return list(torch.split(entering, [len(tokens) for tokens, _ in parts]))
 
     @torch.inference_mode()
     def logits(self, hidden: Tensor) -> Tensor:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncGenerator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
 
 from torch import Tensor
 
@@ -19,13 +18,12 @@ from superbloom.inference.ends import ClientEnds
 from superbloom.inference.sampler import Sampler
 from superbloom.inference.tokenizer import ChatTokenizer
 from superbloom.pipeline.answer import Answer, written
-from superbloom.pipeline.head_batch import HeadBatch
+from superbloom.pipeline.cohort_gate import CohortGate
+from superbloom.pipeline.ends_thread import EndsThread
 from superbloom.pipeline.parking import Parking
 from superbloom.pipeline.served_model import ServedModel
 from superbloom.pipeline.session import ChainSession
 from superbloom.pipeline.swarm_access import Present
-
-ResultT = TypeVar("ResultT")
 
 
 class RemoteModel:
@@ -46,17 +44,14 @@ class RemoteModel:
         which does the network, computes nothing. Without `drafts`, every token has its own step.
         """
         self._present = present
-        self._ends = ends
         self._tokenizer = tokenizer
         self._served = served
         self._context_tokens = context_tokens
         self._drafts = drafts
         self._parking = Parking()
-        self._thread = ThreadPoolExecutor(
-            1, "client-ends", initializer=use_threads, initargs=(threads,)
-        )
+        self._ends = EndsThread(ends, threads=threads)
+        self._gate = CohortGate()
         use_threads(1)
-        self._head = HeadBatch(ends.logits, self._thread)
 
     async def generate(
         self, turns: Sequence[ChatTurn], sampling: SamplingSettings, stop: asyncio.Event
@@ -67,7 +62,7 @@ class RemoteModel:
         (or did not say so for 2 s). Raises ContextFull, SessionRefused and what the model files
         or the network raise. Close the iterator (`contextlib.aclosing`) when leaving early.
         """
-        prompt = await self._on_thread(lambda: self._tokenizer.render(turns))
+        prompt = await self._ends.run(lambda: self._tokenizer.render(turns))
         async with contextlib.aclosing(self.continue_tokens(prompt, sampling, stop)) as events:
             async for event in events:
                 yield event
@@ -92,7 +87,7 @@ class RemoteModel:
             held=held,
             session=session,
             tokenizer=self._tokenizer,
-            sample=self._sample,
+            sample=functools.partial(self._sample, session),
             emit=events.put_nowait,
             drafts=self._drafts,
         )
@@ -113,6 +108,7 @@ class RemoteModel:
             parked = True
             yield answer.end(ended)
         finally:
+            self._gate.leave(session)
             stopping.cancel()
             writing.cancel()
             await asyncio.gather(stopping, writing, return_exceptions=True)
@@ -122,7 +118,7 @@ class RemoteModel:
     async def close(self) -> None:
         """Close parked sessions and free the thread; answers must have ended."""
         await self._parking.close()
-        await asyncio.to_thread(self._thread.shutdown, True)
+        await self._ends.close()
 
     def _open_session(self, max_tokens: int, notify: Callable[[PhaseChange], None]) -> ChainSession:
         access = self._present()
@@ -133,17 +129,12 @@ class RemoteModel:
             present=self._present,
             served=self._served,
             max_tokens=max_tokens,
-            embed=self._embed,
+            embed=self._ends.embed,
             notify=notify,
         )
 
     async def _sample(
-        self, sampler: Sampler, hidden: Tensor, drafts: Sequence[int]
+        self, session: ChainSession, sampler: Sampler, hidden: Tensor, drafts: Sequence[int]
     ) -> Sequence[int]:
-        return await self._head.score(hidden, lambda logits: written(sampler, logits, drafts))
-
-    async def _embed(self, token_ids: Sequence[int], position: int) -> Tensor:
-        return await self._on_thread(lambda: self._ends.embed(token_ids, position))
-
-    async def _on_thread(self, work: Callable[[], ResultT]) -> ResultT:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        await self._gate.wait(session)
+        return await self._ends.score(hidden, lambda logits: written(sampler, logits, drafts))

@@ -129,6 +129,10 @@ def test_the_ends_are_exactly_the_models_own(name, tmp_path):
 
     torch.testing.assert_close(ends.embed(ids, 0), entering, rtol=0, atol=1e-6)
     torch.testing.assert_close(ends.embed(ids[9:12], 9), entering[9:12], rtol=0, atol=1e-6)
+    spans = ((20, 21), (9, 12), (0, 1), (20, 22))
+    parts = ends.embed_each([(ids[first:end], first) for first, end in spans])
+    for part, (first, end) in zip(parts, spans, strict=True):
+        torch.testing.assert_close(part, entering[first:end], rtol=0, atol=1e-6)
     torch.testing.assert_close(ends.logits(leaving), logits, rtol=0, atol=1e-5)
     torch.testing.assert_close(ends.logits(leaving[-1:]), logits[-1:], rtol=0, atol=1e-5)
     assert (ends.vocabulary, ends.hidden_size, ends.dtype) == (97, 32, torch.float32)
