@@ -109,36 +109,68 @@ def attend_packed(
     parts = running.get()
     layer: int = module.layer_idx  # type: ignore[assignment]
     plain = softcap is None and s_aux is None
-    outputs = []
+    if plain and all(part.tokens == 1 for part in parts):
+        given = (query, key, value)
+        return _attend_singles(parts, layer, given, scaling, sliding_window), None
+    rows = []
     for part in parts:
         place = slice(part.start, part.start + part.tokens)
-        keys, values = part.cache.write(layer, key[0, :, place], value[0, :, place], sliding_window)
-        if sliding_window is not None and keys.shape[1] >= sliding_window + part.tokens:
-            first = keys.shape[1] - sliding_window - part.tokens + 1
-            keys, values = keys[:, first:], values[:, first:]
-        mine = query[0, :, place]
+        mine, new_keys, new_values = query[:, :, place], key[:, :, place], value[:, :, place]
+        if plain and part.tokens == 1:
+            given = (mine, new_keys, new_values)
+            rows.append(_attend_singles((part,), layer, given, scaling, sliding_window)[0])
+            continue
+        keys, values = part.cache.write(layer, new_keys[0], new_values[0], sliding_window)
+        keys, values = _in_sight(keys, values, part.tokens, sliding_window)
         mask = None if part.tokens == 1 else part.mask(sliding_window, keys.shape[1], keys.device)
-        if not plain:
-            result = _attend_by_hand(
-                mine, keys, values, mask=mask, scaling=scaling, softcap=softcap, sinks=s_aux
-            )
-        elif part.tokens == 1:
-            result = _attend_one(mine, keys, values, scaling)
+        if plain:
+            result = _attend_many(mine[0], keys, values, mask, scaling)
         else:
-            result = _attend_many(mine, keys, values, mask, scaling)
-        outputs.append(result.transpose(0, 1))
-    row = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+            result = _attend_by_hand(
+                mine[0], keys, values, mask=mask, scaling=scaling, softcap=softcap, sinks=s_aux
+            )
+        rows.append(result.transpose(0, 1))
+    row = rows[0] if len(rows) == 1 else torch.cat(rows)
     return row[None], None
 
 
-def _attend_one(query: Tensor, keys: Tensor, values: Tensor, scaling: float | None) -> Tensor:
-    """One token: the heads that share a key head stand in its row, and nothing is expanded."""
-    heads, _, dim = query.shape
-    grouped = query.reshape(1, keys.shape[0], heads // keys.shape[0], dim)
-    result = nn.functional.scaled_dot_product_attention(
-        grouped, keys[None], values[None], scale=scaling
-    )
-    return result.reshape(heads, 1, values.shape[2])
+def _in_sight(
+    keys: Tensor, values: Tensor, tokens: int, window: int | None
+) -> tuple[Tensor, Tensor]:
+    """What the last `tokens` see at most."""
+    if window is None or keys.shape[1] < window + tokens:
+        return keys, values
+    first = keys.shape[1] - window - tokens + 1
+    return keys[:, first:], values[:, first:]
+
+
+def _attend_singles(
+    parts: Sequence[PackedPart],
+    layer: int,
+    given: tuple[Tensor, Tensor, Tensor],
+    scaling: float | None,
+    window: int | None,
+) -> Tensor:
+    """One token a session. The heads that share a key head stand in its row: nothing is expanded.
+
+    What can be done for all sessions at once is: for short texts calls take longer than computing.
+    """
+    query, key, value = given
+    heads, tokens, dim = query.shape[1:]
+    shared = key.shape[1]
+    queries = query[0].transpose(0, 1).reshape(tokens, 1, shared, heads // shared, dim).unbind()
+    outputs = []
+    new = torch.split(key[0], 1, dim=1), torch.split(value[0], 1, dim=1)
+    for part, mine, new_key, new_value in zip(parts, queries, *new, strict=True):
+        keys, values = part.cache.write(layer, new_key, new_value, window)
+        keys, values = _in_sight(keys, values, 1, window)
+        outputs.append(
+            nn.functional.scaled_dot_product_attention(
+                mine, keys[None], values[None], scale=scaling
+            )
+        )
+    row = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+    return row.reshape(1, tokens, heads, value.shape[3])
 
 
 def _attend_many(
