@@ -1,22 +1,25 @@
 """Tokens guessed ahead: how much faster a chain of two writes with them, and whether text changes.
 
-    python -m tests.benchmarks.drafts [--runs 5] [--delay 25] [--json FILE]
+    python -m tests.benchmarks.drafts [--runs 5] [--delay 25] [--draft-model] [--json FILE]
 
 Code that is written out once more with one edit, and open prose, greedy and at a temperature; on
-loopback, and over links with a one-way delay (needs root).
+loopback, and over links with a one-way delay (needs root). With --draft-model a small model guesses
+too, which is the starter itself unless a folder is named: what a perfect one would bring.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.benchmarks.baseline import ALONE, Answer, baselines
 from tests.benchmarks.frame import Report, Variant, at_least, finish, in_turn, options, series
 from tests.benchmarks.ring import Ring, lacks, ring
+from tests.benchmarks.small_model import SmallModel
 from tests.benchmarks.starter import starter_folder
 from tests.benchmarks.swarm import LOOPBACK, Swarm, answered, swarm
 
@@ -27,6 +30,10 @@ from superbloom.inference.tokenizer import ChatTokenizer
 SERVERS = 2
 CODE_BAR = 2.5
 PROSE_BAR = 0.97
+SMALL = "drafts and a small model"
+GUESSED_BAR = 1.5
+"""What a small model must bring for greedy prose over links with a delay."""
+
 CODE = Path(__file__).with_name("code_sample.txt")
 BEGUN_TOKENS = 30
 OLD_NAME, NEW_NAME = "plan_deliveries", "schedule_deliveries"
@@ -66,10 +73,22 @@ def main() -> None:
     parser = options(__doc__ or "", runs=5)
     parser.add_argument("--tokens", type=int, default=300, help="length of each answer")
     parser.add_argument("--delay", type=float, default=25, metavar="MS", help="one way, each link")
+    parser.add_argument("--links-only", action="store_true", help="leave loopback out")
+    parser.add_argument(
+        "--draft-model",
+        nargs="?",
+        type=Path,
+        const=Path(),
+        metavar="FOLDER",
+        help="let a small model guess as well (default: the starter itself)",
+    )
     wanted = parser.parse_args()
     starter = starter_folder(wanted.data)
+    if wanted.draft_model == Path():
+        wanted.draft_model = starter
     report = Report(f"Tokens guessed ahead, {SERVERS} servers, {wanted.tokens} tokens")
-    asyncio.run(measure(report, "loopback", starter, wanted))
+    if not wanted.links_only:
+        asyncio.run(measure(report, "loopback", starter, wanted))
     if lacking := lacks():
         report.findings.append(f"links cannot be emulated here: {lacking}")
     else:
@@ -91,16 +110,59 @@ async def measure(
     """Every case with drafts and without, in turn; on loopback if there are no `links`."""
     async with swarm(starter, wanted, links.client if links else LOOPBACK) as made:
         await made.add_equal(SERVERS, links.servers if links else ())
-        with baselines(starter, wanted, llama=False) as others:
+        with (
+            baselines(starter, wanted, llama=False) as others,
+            small_model(made, wanted.draft_model) as small,
+        ):
             for case in cases(made.client.tokenizer):
                 name = f"{case.name}, {where}"
                 variants = {
                     f"{name}, plain": writing(made, case, wanted.tokens, drafts=False),
                     f"{name}, drafts": writing(made, case, wanted.tokens, drafts=True),
                 }
+                if small is not None:
+                    variants[f"{name}, {SMALL}"] = writing(
+                        made, case, wanted.tokens, drafts=True, small=small
+                    )
                 if case.sampling is GREEDY:
                     variants[f"{name}, {ALONE}"] = by_other(others[ALONE], case, wanted.tokens)
-                judge(report, case, await in_turn(variants, wanted.runs))
+                found = await in_turn(variants, wanted.runs)
+                judge(report, case, found)
+                if small is not None:
+                    judge_small(report, case, found, small, far=links is not None)
+
+
+@contextlib.contextmanager
+def small_model(made: Swarm, folder: Path | None) -> Iterator[SmallModel | None]:
+    """The one in the folder, if there is one."""
+    if folder is None:
+        yield None
+        return
+    small = SmallModel(folder, made.client.vocabulary)
+    try:
+        yield small
+    finally:
+        small.close()
+
+
+def judge_small(
+    report: Report,
+    case: Case,
+    found: dict[str, list[Written]],
+    small: SmallModel,
+    *,
+    far: bool,
+) -> None:
+    name = next(name for name in found if name.endswith(SMALL))
+    plain, *_ = found
+    share = report.series[name].median / report.series[plain].median
+    bar = case.bar
+    if far and case.sampling is GREEDY:
+        bar = max(bar, GUESSED_BAR)
+    report.findings.append(at_least(bar, share, f"{name}, of plain"))
+    last = found[name][-1]
+    guesses = f"{last.accepted} of {last.drafted} guesses right, {len(last.ids)} tokens"
+    report.findings.append(f"{name}: {guesses}; {small}, {small.failures} failures")
 
 
 def judge(report: Report, case: Case, found: dict[str, list[Written]]) -> None:
@@ -115,9 +177,11 @@ def judge(report: Report, case: Case, found: dict[str, list[Written]]) -> None:
     report.findings.append(f"{drafts}: {same}; {guesses}")
 
 
-def writing(made: Swarm, case: Case, tokens: int, *, drafts: bool) -> Variant[Written]:
+def writing(
+    made: Swarm, case: Case, tokens: int, *, drafts: bool, small: SmallModel | None = None
+) -> Variant[Written]:
     """Through the chain."""
-    model = made.client.another_model(drafts=drafts)
+    model = made.client.another_model(drafts=drafts, guesses=small)
 
     async def write(_: int) -> Written:
         asked = made.client.ask(case.prompt, tokens, sampling=case.sampling, model=model)

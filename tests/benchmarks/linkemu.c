@@ -1,9 +1,9 @@
-/* linkemu: joins two network namespaces by a link with a chosen one-way delay.
+/* linkemu: joins two network namespaces by a link with a chosen one-way delay and rate.
  *
  *   linkemu NAMESPACE DEVICE ADDRESS  NAMESPACE DEVICE ADDRESS
  *
- * Each line on stdin is a new one-way delay in milliseconds; the first is waited for. At the end
- * of stdin the link goes away. For kernels without sch_netem: packets pass through two TUN devices
+ * Each line on stdin is a new one-way delay in milliseconds and, if the link is to be a narrow one,
+ * its rate each way in Mbit/s; the first line is waited for. At the end of stdin the link goes away. For kernels without sch_netem: packets pass through two TUN devices
  * and wait here, so any program and protocol works unchanged. Needs root.
  */
 #define _GNU_SOURCE
@@ -25,6 +25,7 @@
 #define QUEUE 16384u /* packets under way in one direction; more are lost, as on a real link */
 #define PACKET 1600
 #define BURST 64
+#define BUFFER 250000000u /* ns that a packet waits for a narrow link; more are lost */
 
 typedef struct {
     uint64_t due;
@@ -36,7 +37,13 @@ typedef struct {
     packet *packets;
     unsigned head, tail;
     uint64_t last_due;
+    uint64_t free_at; /* when all that was taken has been put on a narrow link */
 } queue;
+
+typedef struct {
+    uint64_t delay;    /* ns */
+    double byte_time;  /* ns, 0 if bytes take no time */
+} shape;
 
 static uint64_t now(void) {
     struct timespec t;
@@ -73,15 +80,17 @@ static int make_end(const char *space, const char *device, const char *own, cons
     return tun;
 }
 
-/* Reads a delay in nanoseconds, the last one if several came; exits at the end of stdin. */
-static uint64_t read_delay(void) {
+/* Reads a delay and a rate, the last ones if several came; exits at the end of stdin. */
+static shape read_shape(void) {
     char lines[256], *last;
+    double delay = 0, rate = 0;
     ssize_t length = read(STDIN_FILENO, lines, sizeof lines);
 
     if (length <= 0) exit(0);
     lines[length - 1] = 0;
     last = strrchr(lines, '\n');
-    return (uint64_t)(atof(last ? last + 1 : lines) * 1e6);
+    sscanf(last ? last + 1 : lines, "%lf %lf", &delay, &rate);
+    return (shape){(uint64_t)(delay * 1e6), rate > 0 ? 8e3 / rate : 0};
 }
 
 /* Writes what is due to the other end; when the next one is (0: nothing waits). */
@@ -96,18 +105,21 @@ static uint64_t deliver(queue *way, int to) {
     return 0;
 }
 
-static void take(queue *way, int from, uint64_t delay) {
+static void take(queue *way, int from, shape link) {
     for (int count = 0; count < BURST; count++) {
         unsigned char bytes[PACKET];
         ssize_t length = read(from, bytes, sizeof bytes);
         packet *last;
+        uint64_t time = now(), begins = way->free_at > time ? way->free_at : time;
 
         if (length <= 0) return;
+        if (begins - time > BUFFER) continue;
+        way->free_at = begins + (uint64_t)((double)length * link.byte_time);
         if (way->tail - way->head >= QUEUE) continue;
         last = &way->packets[way->tail++ % QUEUE];
         memcpy(last->bytes, bytes, (size_t)length);
         last->length = length;
-        last->due = now() + delay;
+        last->due = way->free_at + link.delay;
         if (last->due < way->last_due) last->due = way->last_due; /* order is kept */
         way->last_due = last->due;
     }
@@ -116,7 +128,7 @@ static void take(queue *way, int from, uint64_t delay) {
 int main(int count, char **words) {
     int ends[2];
     queue ways[2] = {{0}};
-    uint64_t delay;
+    shape link;
 
     if (count != 7) {
         fprintf(stderr, "usage: linkemu NAMESPACE DEVICE ADDRESS NAMESPACE DEVICE ADDRESS\n");
@@ -128,7 +140,7 @@ int main(int count, char **words) {
     for (int way = 0; way < 2; way++) ways[way].packets = malloc(sizeof(packet) * QUEUE);
     printf("up\n");
     fflush(stdout);
-    delay = read_delay();
+    link = read_shape();
     for (;;) {
         struct pollfd waits[3] = {
             {ends[0], POLLIN, 0}, {ends[1], POLLIN, 0}, {STDIN_FILENO, POLLIN, 0}};
@@ -144,7 +156,7 @@ int main(int count, char **words) {
         left = (struct timespec){(time_t)(time / 1000000000u), (long)(time % 1000000000u)};
         if (ppoll(waits, 3, next ? &left : NULL, NULL) < 0 && errno != EINTR) fail("ppoll");
         for (int way = 0; way < 2; way++)
-            if (waits[way].revents & POLLIN) take(&ways[way], ends[way], delay);
-        if (waits[2].revents) delay = read_delay();
+            if (waits[way].revents & POLLIN) take(&ways[way], ends[way], link);
+        if (waits[2].revents) link = read_shape();
     }
 }

@@ -54,6 +54,8 @@ CACHES = f"caches of {SESSIONS} sessions of {SESSION_TOKENS} tokens"
 IDLE = "import torch, transformers"
 SERVING = "Sharing"
 PATIENCE = 120.0
+REST_SECONDS = 4.0
+"""What a server has freed it gives back within so long."""
 MEGABYTE = 1e6
 
 
@@ -129,9 +131,11 @@ async def cache_growth(starter: Path, wanted: Namespace) -> Growth:
         first, last = await made.add_equal(SERVERS)
         pids = (made.servers[first].pid, made.servers[last].pid)
         await (await fill(made, [SESSIONS])).close()
+        await asyncio.sleep(REST_SECONDS)
         before = [resident(pid) for pid in pids]
         for begin in range(0, SESSIONS, PARKED_SESSIONS):
             await fill(made, range(begin, min(begin + PARKED_SESSIONS, SESSIONS)))
+        await asyncio.sleep(REST_SECONDS)
         grown = [resident(pid) - was for pid, was in zip(pids, before, strict=True)]
         return Growth(*grown)
 

@@ -1,4 +1,4 @@
-"""A client and two servers in network namespaces of their own, joined by links with a delay."""
+"""A client and two servers in network namespaces of their own, joined by slow or narrow links."""
 
 from __future__ import annotations
 
@@ -32,11 +32,14 @@ class Ring:
         self.servers: Sequence[Place] = servers
         self._links = links
 
-    def delay(self, milliseconds: float) -> None:
-        """What every packet takes one way on every link from now on."""
+    def delay(self, milliseconds: float, megabits: float = 0) -> None:
+        """What every packet takes one way on every link from now on, and how much goes each way.
+
+        `megabits` is Mbit/s; 0 is no limit.
+        """
         for link in self._links:
             assert link.stdin
-            link.stdin.write(f"{milliseconds}\n")
+            link.stdin.write(f"{milliseconds} {megabits}\n")
             link.stdin.flush()
 
 

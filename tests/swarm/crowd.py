@@ -8,8 +8,7 @@ import itertools
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 
-import torch
-
+from by_hand import opening
 from superbloom.domain.sampling import SamplingSettings
 from superbloom.domain.span import Span
 from superbloom.inference.executor import Executor
@@ -17,14 +16,13 @@ from superbloom.pipeline.messages import (
     SESSION_SERVICE,
     Frame,
     Open,
-    Step,
     decode_frame,
     encode_frame,
 )
 from superbloom.swarm.transport import Stream
 from toy_model import HIDDEN, toy_continuation
 from toy_stage import ToyStage
-from toy_swarm import BLOCKS, SERVED, Asked, ToySwarm
+from toy_swarm import BLOCKS, Asked, ToySwarm
 
 PROMPT = [5, 17, 3, 44, 9]
 TOKENS = 40
@@ -48,34 +46,26 @@ class Crowd:
 
     async def good_answer(self) -> float:
         """Have the good client answer; seconds a token. Its text must be right."""
+        return (await self._good_answer(time.monotonic)) / (TOKENS - 1)
+
+    async def forwards_a_token(self) -> float:
+        """Have the good client answer; how many forwards the server computes for each token."""
+        return (await self._good_answer(lambda: len(self.stage.batches))) / (TOKENS - 1)
+
+    async def _good_answer(self, count: Callable[[], float]) -> float:
+        """How much is counted between an answer's first and last token."""
         asked = Asked(self.swarm.model, PROMPT, SAMPLING)
         await asked.until(tokens=1)
-        begun = time.monotonic()
+        begun = count()
         answer = list((await asked.end()).token_ids)
         assert answer == toy_continuation(PROMPT, TOKENS, BLOCKS)
-        return (time.monotonic() - begun) / (TOKENS - 1)
+        return count() - begun
 
     def opening(self, **changes: object) -> Open:
         """What the bad client says first, for a session of its own."""
-        session, server = f"{next(self._ids):032x}", self.server.peer
-        tag = self.swarm.membership.tag(
-            b"session", session.encode(), self._bad.peer_id.encode(), server.encode()
-        )
-        fields: dict[str, object] = {
-            "session": session,
-            "model": SERVED.id,
-            "fingerprint": SERVED.fingerprint,
-            "start": 0,
-            "end": BLOCKS,
-            "max_tokens": 100,
-            "epoch": 0,
-            "next": "",
-            "next_session": "",
-            "previous": "",
-            "passes_replay": False,
-            "tag": tag.hex(),
-        }
-        return Open(**(fields | changes))  # type: ignore[arg-type]
+        usual: dict[str, object] = {"session": f"{next(self._ids):032x}", "max_tokens": 100}
+        ends = (self._bad.peer_id, self.server.peer)
+        return opening(self.swarm, *ends, **usual | changes)  # type: ignore[arg-type]
 
     async def bad_stream(self, **changes: object) -> Stream:
         """A bad session's stream, without pings or anything that reads it."""
@@ -132,18 +122,6 @@ async def crowd(**changes: float) -> AsyncIterator[Crowd]:
         await made.close()
     await asyncio.sleep(0.05)
     assert asyncio.all_tasks() <= before
-
-
-def step(**changes: object) -> bytes:
-    """A step of one token."""
-    fields: dict[str, object] = {
-        "epoch": 0,
-        "position": 0,
-        "keep": 1,
-        "replay": False,
-        "hidden": torch.ones(1, HIDDEN),
-    }
-    return encode_frame(Step(**(fields | changes)))  # type: ignore[arg-type]
 
 
 def always(frame: bytes) -> Iterator[bytes]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 
-from crowd import SAMPLING, STEP_SECONDS, TOKENS, always, counted, crowd, hear, step
+from by_hand import step
+from crowd import SAMPLING, STEP_SECONDS, TOKENS, always, counted, crowd, hear
 from superbloom.pipeline.messages import (
+    CHUNK_TOKENS,
     NewEpoch,
     Opened,
     Park,
@@ -29,6 +32,10 @@ from toy_swarm import BLOCKS, Asked
 MOST_SECONDS = 3.5 * STEP_SECONDS
 """A token of the good client: little more than a step, or two where it just misses one; and what
 this computer takes for all of the crowd."""
+
+MOST_FORWARDS = 5
+"""A token of the good client, in forwards: its own, those of one other client and of one prompt;
+and once in a while those of a tick that it just missed."""
 
 PROBE, PARK = encode_frame(Probe()), encode_frame(Park())
 NEW_EPOCH = encode_frame(NewEpoch(epoch=1, position=0, previous=""))
@@ -86,8 +93,41 @@ async def test_many_sessions_of_a_client_slow_nobody_much() -> None:
             await beside.flood(always(step(hidden=torch.ones(8, HIDDEN))))
         await asyncio.sleep(0.3)
         assert beside.bad_sessions() == 16
-        assert await beside.good_answer() < 2 * MOST_SECONDS
+        assert await beside.forwards_a_token() < MOST_FORWARDS
         assert beside.queued_bytes() <= 17 * SESSION_STEPS * 8 * HIDDEN * 4
+
+
+async def test_sessions_over_many_runs_of_blocks_cost_another_client_one_forward_a_step() -> None:
+    async with crowd() as beside:
+        for start, end in itertools.combinations(range(BLOCKS), 2):
+            await beside.flood(always(step()), start=start, end=end)
+        await asyncio.sleep(0.3)
+        assert beside.bad_sessions() == 15
+        assert await beside.forwards_a_token() < MOST_FORWARDS
+
+
+async def test_many_long_prompts_of_a_client_are_read_beside_anothers_answer() -> None:
+    async with crowd() as beside:
+        for _ in range(10):
+            prompts = always(step(hidden=torch.ones(2000, HIDDEN)))
+            await beside.flood(prompts, max_tokens=2000)
+        await asyncio.sleep(0.3)
+        assert await beside.forwards_a_token() < MOST_FORWARDS
+
+
+async def test_a_prompt_is_read_in_turn_with_all_those_of_another_client() -> None:
+    async with crowd() as beside:
+        for _ in range(10):
+            prompts = always(step(hidden=torch.ones(500, HIDDEN)))
+            await beside.flood(prompts, max_tokens=500)
+        await asyncio.sleep(0.3)
+        begun = len(beside.stage.batches)
+        asked = Asked(beside.swarm.model, [7] * 1000, SAMPLING)
+        await asked.until(tokens=1)
+        chunks = 1000 / CHUNK_TOKENS + 1
+        assert len(beside.stage.batches) - begun < 3 * chunks
+        asked.stop.set()
+        await asked.end()
 
 
 async def test_a_next_server_that_is_not_there_is_looked_for_once_an_epoch() -> None:

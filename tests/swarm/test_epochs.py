@@ -8,13 +8,13 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 import torch
 
+from by_hand import opening
 from superbloom.pipeline.messages import (
     SESSION_SERVICE,
     EpochBegun,
     Frame,
     NewEpoch,
     NextLost,
-    Open,
     Opened,
     Park,
     Probe,
@@ -28,7 +28,7 @@ from superbloom.pipeline.messages import (
 )
 from superbloom.swarm.live_stream import LiveStream
 from toy_model import HIDDEN
-from toy_swarm import BLOCKS, SERVED, ToySwarm
+from toy_swarm import BLOCKS, ToySwarm
 
 IDS = {"a": "aa" * 16, "b": "bb" * 16}
 
@@ -51,22 +51,16 @@ class Hand:
         cls, swarm: ToySwarm, name: str, start: int, end: int, *, after: str = "", before: str = ""
     ) -> Hand:
         client, peer = swarm.client_transport, swarm.servers[name].peer
-        tag = swarm.membership.tag(
-            b"session", IDS[name].encode(), client.peer_id.encode(), peer.encode()
-        )
-        opened = Open(
+        opened = opening(
+            swarm,
+            client.peer_id,
+            peer,
             session=IDS[name],
-            model=SERVED.id,
-            fingerprint=SERVED.fingerprint,
             start=start,
             end=end,
-            max_tokens=50,
-            epoch=0,
             next=swarm.servers[before].peer if before else "",
             next_session=IDS[before] if before else "",
             previous=swarm.servers[after].peer if after else "",
-            passes_replay=False,
-            tag=tag.hex(),
         )
         hand = cls(LiveStream(await client.open_stream(peer, SESSION_SERVICE, timeout=2)))
         await hand.say(opened)

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 import torch
 
+from by_hand import opening, pushing, step
 from superbloom.domain.errors import PeerLost, SessionRefused
 from superbloom.domain.generation import ChatPhase
 from superbloom.pipeline import session as session_module
@@ -23,7 +24,6 @@ from superbloom.pipeline.messages import (
     Opened,
     Probe,
     Progress,
-    Push,
     Refused,
     Result,
     Step,
@@ -31,16 +31,15 @@ from superbloom.pipeline.messages import (
     encode_frame,
 )
 from superbloom.pipeline.server import FIRST_FRAME_BYTES
-from superbloom.pipeline.step_room import PeerRoom
+from superbloom.pipeline.step_room import SESSION_STEPS, PeerRoom
 from superbloom.swarm.live_stream import LiveStream
 from superbloom.swarm.membership import Membership
 from superbloom.swarm.memory import MemoryTransport
 from superbloom.swarm.transport import Stream
 from toy_model import HIDDEN, toy_continuation
-from toy_swarm import BLOCKS, GREEDY, SERVED, Asked, ToySwarm
+from toy_swarm import BLOCKS, GREEDY, Asked, ToySwarm
 
 PROMPT = [5, 17, 3, 44, 9]
-SESSION = "ab" * 16
 
 
 @pytest.fixture
@@ -52,27 +51,6 @@ async def swarm() -> AsyncIterator[ToySwarm]:
 
 def whole() -> list[int]:
     return toy_continuation(PROMPT, GREEDY.max_tokens, BLOCKS)
-
-
-def opening(swarm: ToySwarm, client: MemoryTransport, server: str, **changes: object) -> Open:
-    tag = swarm.membership.tag(
-        b"session", SESSION.encode(), client.peer_id.encode(), server.encode()
-    )
-    fields: dict[str, object] = {
-        "session": SESSION,
-        "model": SERVED.id,
-        "fingerprint": SERVED.fingerprint,
-        "start": 0,
-        "end": BLOCKS,
-        "max_tokens": 50,
-        "epoch": 0,
-        "next": "",
-        "next_session": "",
-        "previous": "",
-        "passes_replay": False,
-        "tag": tag.hex(),
-    }
-    return Open(**(fields | changes))  # type: ignore[arg-type]
 
 
 async def talk(
@@ -92,17 +70,6 @@ async def talk(
     finally:
         await stream.close()
     return heard
-
-
-def step(**changes: object) -> bytes:
-    fields: dict[str, object] = {
-        "epoch": 0,
-        "position": 0,
-        "keep": 1,
-        "replay": False,
-        "hidden": torch.ones(2, HIDDEN),
-    }
-    return encode_frame(Step(**(fields | changes)))  # type: ignore[arg-type]
 
 
 NAN_STEP = step(hidden=torch.tensor([[1.0, float("nan"), 0.0]]))
@@ -131,7 +98,7 @@ async def test_a_client_that_sends_nonsense_loses_only_its_own_session(
     honest = Asked(swarm.model, PROMPT)
     await honest.until(tokens=3)
     mallory = swarm.network.join("mallory")
-    opened = encode_frame(opening(swarm, mallory, server.peer))
+    opened = encode_frame(opening(swarm, mallory.peer_id, server.peer))
     bad = opened if BAD_STEPS[name] == b"open" else BAD_STEPS[name]
     heard = await talk(mallory, server.peer, opened, bad)
     assert isinstance(heard[0], Opened)
@@ -163,7 +130,7 @@ async def test_a_session_that_may_not_be_opened_is_refused(
     server = swarm.add("a", 0, BLOCKS)
     mallory = swarm.network.join("mallory")
     heard = await talk(
-        mallory, server.peer, encode_frame(opening(swarm, mallory, server.peer, **changes))
+        mallory, server.peer, encode_frame(opening(swarm, mallory.peer_id, server.peer, **changes))
     )
     assert [type(frame) for frame in heard] == [Refused]
     assert isinstance(heard[0], Refused)
@@ -178,11 +145,9 @@ async def test_a_stranger_cannot_push_into_a_session(swarm: ToySwarm) -> None:
     await asked.until(tokens=3)
     mallory = swarm.network.join("mallory")
     (session_id,) = other.executor._inputs
-    tag = swarm.membership.tag(
-        b"push", session_id.hex().encode(), mallory.peer_id.encode(), other.peer.encode()
-    )
     stream = LiveStream(await mallory.open_stream(other.peer, PUSH_SERVICE, timeout=2))
-    await stream.send(encode_frame(Push(session=session_id.hex(), tag=tag.hex())))
+    push = pushing(swarm, mallory.peer_id, other.peer, session_id.hex())
+    await stream.send(encode_frame(push))
     with pytest.raises(PeerLost):
         async with asyncio.timeout(3):
             while True:
@@ -208,16 +173,53 @@ async def test_a_stranger_says_little_before_it_is_known(swarm: ToySwarm, servic
 async def test_what_waits_in_a_session_is_bounded(
     swarm: ToySwarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    weight = torch.ones(2, HIDDEN).nbytes
+    weight = torch.ones(1, HIDDEN).nbytes
     monkeypatch.setattr(PeerRoom.__init__, "__defaults__", (10 * weight,))
     server = swarm.add("a", 0, BLOCKS)
     server.executor.hold.clear()
     mallory = swarm.network.join("mallory")
-    opened = encode_frame(opening(swarm, mallory, server.peer))
+    opened = encode_frame(opening(swarm, mallory.peer_id, server.peer))
     heard = await talk(mallory, server.peer, opened, *[step() for _ in range(40)], linger=0.3)
     assert [type(frame) for frame in heard] == [Opened]
     assert max(server.executor.most_queued.values()) <= 10
     server.executor.hold.set()
+
+
+async def test_a_session_listens_to_one_stream_of_the_previous_server(swarm: ToySwarm) -> None:
+    server = swarm.add("b", 0, BLOCKS)
+    client, mallory = swarm.network.join("accomplice"), swarm.network.join("mallory")
+    opened = encode_frame(
+        opening(swarm, client.peer_id, server.peer, previous=mallory.peer_id, max_tokens=1000)
+    )
+    session = LiveStream(await client.open_stream(server.peer, SESSION_SERVICE, timeout=2))
+    await session.send(opened)
+    await session.receive()
+    server.executor.hold.clear()
+    pushes = []
+    for _ in range(20):
+        pushes.append(LiveStream(await mallory.open_stream(server.peer, PUSH_SERVICE, timeout=2)))
+        await pushes[-1].send(encode_frame(pushing(swarm, mallory.peer_id, server.peer)))
+        for _ in range(SESSION_STEPS + 1):  # one more than may be queued
+            await pushes[-1].send(step())
+    async with asyncio.timeout(3):
+        for stream in pushes[:-1]:
+            refused = decode_frame(await stream.receive() or b"", hidden_size=HIDDEN)
+            assert isinstance(refused, Refused)
+            assert "later stream" in refused.message
+            assert await stream.receive() is None
+    async with asyncio.timeout(3):
+        while max(server.executor.most_queued.values()) < SESSION_STEPS:
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1)
+    assert max(server.executor.most_queued.values()) == SESSION_STEPS
+    server.executor.hold.set()
+    async with asyncio.timeout(3):
+        for _ in range(SESSION_STEPS):  # the session goes on
+            assert isinstance(
+                decode_frame(await session.receive() or b"", hidden_size=HIDDEN), Result
+            )
+    for stream in (*pushes, session):
+        await stream.close()
 
 
 async def test_another_swarm_is_refused_in_words(swarm: ToySwarm) -> None:

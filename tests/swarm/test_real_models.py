@@ -17,10 +17,10 @@ from transformers import (
     PreTrainedConfig,
 )
 
+from announced import server_info
 from superbloom.domain.model_card import Precision
 from superbloom.domain.sampling import SamplingSettings
 from superbloom.domain.span import Span
-from superbloom.domain.swarm_map import ServerInfo, ServerState
 from superbloom.inference.ends import ClientEnds
 from superbloom.inference.executor import Executor
 from superbloom.inference.stage import Stage
@@ -102,23 +102,15 @@ class RealSwarm:
         )
         BlockServer(access, executor, self.served, span).attach()
         self.directory.list(
-            ServerInfo(
-                peer=name,
-                name=name,
+            server_info(
+                name,
+                span,
                 model="tiny",
                 fingerprint=self.served.fingerprint,
                 blocks=self.served.blocks,
-                span=span,
-                state=ServerState.ONLINE,
-                precision=Precision.FP32,
-                device="cpu",
-                version="0",
                 step_seconds=announced_step_seconds,
                 prefill_tokens_per_second=1.0,
                 free_cache_tokens=10**6,
-                sessions=0,
-                addresses=(),
-                announced_at=0.0,
             )
         )
 

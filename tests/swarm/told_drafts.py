@@ -13,6 +13,9 @@ from superbloom.domain.drafting import Draft
 class ToldDrafts:
     """Proposes how the text goes on, but for the answer's tokens `wrong_at`."""
 
+    growing = False
+    at_work = False
+
     def __init__(self, prompt: int, answer: Sequence[int], wrong_at: Iterable[int]) -> None:
         wrong = frozenset(wrong_at)
         guessed = [(t + 1) % 49 + 1 if n in wrong else t for n, t in enumerate(answer)]

@@ -107,7 +107,7 @@ class ToyExecutor:
     def open_sessions(self) -> int:
         return len(self._inputs)
 
-    def open(self, session: bytes, blocks: Span, max_tokens: int) -> None:
+    def open(self, session: bytes, blocks: Span, max_tokens: int, *, owner: str = "") -> None:
         self._reserve(session, max_tokens)
         self._inputs[session] = (blocks, [torch.zeros(0, HIDDEN) for _ in blocks])
         self._queued[session] = []

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from announced import server_info
 from superbloom.domain.conversation import ChatTurn, Role
 from superbloom.domain.generation import ChatPhase, GenerationEnd, GenerationEvent, PhaseChange
-from superbloom.domain.model_card import Precision
 from superbloom.domain.observed import ObservedPace
 from superbloom.domain.sampling import SamplingSettings
 from superbloom.domain.span import Span
-from superbloom.domain.swarm_map import ServerInfo, ServerState
+from superbloom.domain.swarm_map import ServerInfo
 from superbloom.pipeline.remote_model import RemoteModel
 from superbloom.pipeline.served_model import ServedModel
 from superbloom.pipeline.server import BlockServer
@@ -121,23 +120,16 @@ class ToySwarm:
         )
         server = BlockServer(access, toy, SERVED, span)  # type: ignore[arg-type]
         server.attach()
-        info = ServerInfo(
-            peer=transport.peer_id,
+        info = server_info(
+            transport.peer_id,
+            span,
             name=name,
             model=SERVED.id,
             fingerprint=SERVED.fingerprint,
             blocks=BLOCKS,
-            span=span,
-            state=ServerState.ONLINE,
-            precision=Precision.FP32,
-            device="cpu",
-            version="0",
             step_seconds=announced_step_seconds,
             prefill_tokens_per_second=1000.0,
             free_cache_tokens=10**6,
-            sessions=0,
-            addresses=(),
-            announced_at=time.time(),
         )
         self.servers[name] = ToyServer(transport, toy, server, info)
         if listed:

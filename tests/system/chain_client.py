@@ -21,6 +21,7 @@ from superbloom.inference.shape import shape_of
 from superbloom.inference.tokenizer import ChatTokenizer
 from superbloom.inference.weights import fingerprint, read_config
 from superbloom.node.daemon_thread import in_daemon_thread
+from superbloom.pipeline.guessing import GuessSource
 from superbloom.pipeline.remote_model import RemoteModel
 from superbloom.pipeline.served_model import ServedModel
 from superbloom.pipeline.swarm_access import SwarmAccess
@@ -142,6 +143,7 @@ class ChainClient:
         self.blocks = shape.blocks
         self.tokenizer = ChatTokenizer.load(folder)
         self._access = SwarmAccess(transport=transport, membership=membership, directory=directory)
+        self.vocabulary = ends.vocabulary
         self._ends = ends
         self._threads = threads
         self._served = ServedModel(
@@ -181,7 +183,9 @@ class ChainClient:
         directory = Directory(transport, membership)
         return cls(transport, membership, directory, folder, ends, threads)
 
-    def another_model(self, *, drafts: bool = True) -> RemoteModel:
+    def another_model(
+        self, *, drafts: bool = True, guesses: GuessSource | None = None
+    ) -> RemoteModel:
         """The model with sessions of its own."""
         model = RemoteModel(
             present=lambda: self._access,
@@ -191,6 +195,7 @@ class ChainClient:
             context_tokens=self._context_tokens,
             threads=self._threads,
             drafts=drafts,
+            guesses=guesses,
         )
         self._models.append(model)
         return model

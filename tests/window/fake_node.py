@@ -17,6 +17,7 @@ from superbloom.control.messages import (
     PROTOCOL,
     Answering,
     CancelFetch,
+    ChangeSettings,
     ChatDelta,
     ChatFinished,
     ChatNotice,
@@ -125,6 +126,8 @@ class FakeNode(QObject):
         self.data_dir = data_dir
         self.token = TOKEN
         self.received: list[Any] = []
+        self.guess_ahead = True
+        self.exact = False
         self.script: dict[type, Callable[[Any], Any]] = {}
         """By request: gives a reply or a SuperbloomError; None answers nothing."""
         self.answering: dict[str, str] = {}
@@ -314,6 +317,8 @@ class FakeNode(QObject):
             swarm=self.swarm,
             share=self.share,
             models=self.models,
+            guess_ahead=self.guess_ahead,
+            exact=self.exact,
         )
 
     def _on_ListConversations(self, request: ListConversations) -> ConversationList:
@@ -395,6 +400,13 @@ class FakeNode(QObject):
 
     def _on_UseModel(self, request: UseModel) -> NodeStatus:
         self.model = request.model
+        return self._on_GetStatus(GetStatus())
+
+    def _on_ChangeSettings(self, request: ChangeSettings) -> NodeStatus:
+        if request.guess_ahead is not None:
+            self.guess_ahead = request.guess_ahead
+        if request.exact is not None:
+            self.exact = request.exact
         return self._on_GetStatus(GetStatus())
 
     def _set_state(self, name: str, state: ModelState) -> ModelInfo:

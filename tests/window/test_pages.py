@@ -13,6 +13,7 @@ from PySide6.QtWidgets import QMessageBox
 
 from superbloom.control.messages import (
     CancelFetch,
+    ChangeSettings,
     CreateInvite,
     FetchModel,
     Invitation,
@@ -23,6 +24,7 @@ from superbloom.control.messages import (
     ModelState,
     Reach,
     RemoveModel,
+    SettingsChanged,
     ShareChanged,
     StartShare,
     StopShare,
@@ -31,6 +33,7 @@ from superbloom.control.messages import (
 )
 from superbloom.domain.errors import (
     BudgetTooSmall,
+    DiskFull,
     InviteInvalid,
     SecretsUnavailable,
     SuperbloomError,
@@ -395,6 +398,42 @@ def test_models_are_fetched_cancelled_used_and_removed(
     assert box is not None
     next(one for one in box.buttons() if one.text() == "Remove").click()
     until(lambda: bool(node.asked(RemoveModel)))
+
+
+def test_a_small_model_guesses_ahead_unless_the_user_says_no(
+    program: Application, node: FakeNode, until: Until
+) -> None:
+    switch = program.window.models.guess_ahead.switch
+    assert switch.isChecked()
+    switch.click()
+    until(lambda: bool(node.asked(ChangeSettings)))
+    assert node.asked(ChangeSettings)[0].guess_ahead is False
+    until(lambda: not program.store.guess_ahead)
+    node.tell(SettingsChanged(guess_ahead=True))  # another view has changed it back
+    until(switch.isChecked)
+
+
+def test_prompts_are_exact_if_the_user_says_so(
+    program: Application, node: FakeNode, until: Until
+) -> None:
+    switch = program.window.swarm.exact.switch
+    assert not switch.isChecked()
+    switch.click()
+    until(lambda: bool(node.asked(ChangeSettings)))
+    assert node.asked(ChangeSettings)[0] == ChangeSettings(exact=True)
+    until(lambda: program.store.exact and program.store.guess_ahead)
+    node.tell(SettingsChanged(guess_ahead=True, exact=False))  # another view has changed it back
+    until(lambda: not switch.isChecked())
+
+
+def test_a_choice_that_cannot_be_kept_goes_back(
+    program: Application, node: FakeNode, until: Until
+) -> None:
+    node.script[ChangeSettings] = lambda _: DiskFull("The disk is full.")
+    switch = program.window.models.guess_ahead.switch
+    switch.click()
+    until(lambda: bool(node.asked(ChangeSettings)))
+    until(switch.isChecked)
 
 
 def test_a_model_of_unknown_shape_breaks_nothing(

@@ -55,6 +55,12 @@ def add_words(words: Any, folder: argparse.ArgumentParser) -> None:
     sampling.add_argument("--stop", action="append", metavar="TEXT", help="end there; repeatable")
     sampling.add_argument("--max-tokens", type=int, metavar="N", help="longest answer in tokens")
     parser.add_argument(
+        "--exact",
+        action="store_true",
+        help="send the text to other computers unrounded, even where a slow line makes the answer "
+        "begin later",
+    )
+    parser.add_argument(
         "--timeout",
         type=float,
         default=PATIENCE,
@@ -89,6 +95,7 @@ def run(given: argparse.Namespace) -> int:
 def _sampling(given: argparse.Namespace) -> SamplingSettings:
     names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed", "max_tokens")
     values = {name: value for name in names if (value := getattr(given, name)) is not None}
+    values["exact"] = given.exact
     if given.stop:
         values["stop"] = tuple(given.stop)
     try:

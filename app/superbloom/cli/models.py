@@ -19,6 +19,7 @@ from superbloom.cli.terminal import (
 from superbloom.cli.values import blocks
 from superbloom.control.messages import (
     CancelFetch,
+    ChangeSettings,
     Done,
     FetchModel,
     GetStatus,
@@ -53,7 +54,7 @@ STATE_WORDS = {
 
 
 def add_words(words: Any, folder: argparse.ArgumentParser) -> None:
-    """Declare `model list|fetch|import|verify|remove|use|cancel`."""
+    """Declare `model list|fetch|import|verify|remove|use|cancel|guess`."""
     model = words.add_parser("model", parents=[folder], help="the models on this computer")
     verbs = model.add_subparsers(metavar="VERB", required=True)
 
@@ -77,6 +78,11 @@ def add_words(words: Any, folder: argparse.ArgumentParser) -> None:
     verb("remove", remove_model, "delete a model's files")
     verb("use", use_model, "make it the model that chats and the share use")
     verb("cancel", cancel_fetch, "stop a fetch; what is here stays")
+    line = (
+        "let a small model on this computer guess ahead, or not: answers are the same, but faster"
+    )
+    guess = verb("guess", guess_ahead, line, takes="")
+    guess.add_argument("wanted", choices=("on", "off"))
 
 
 def list_models(given: argparse.Namespace) -> int:
@@ -148,6 +154,19 @@ def use_model(given: argparse.Namespace) -> int:
         print_json(to_plain(status))
     else:
         print(printable(f"Chats use {status.model} from now on."))
+    return 0
+
+
+def guess_ahead(given: argparse.Namespace) -> int:
+    """`model guess`; gives the exit code."""
+    with _node(given) as link:
+        status = link.ask(ChangeSettings(guess_ahead=given.wanted == "on"), NodeStatus)
+    if given.json:
+        print_json(to_plain(status))
+    elif status.guess_ahead:
+        print("A small model on this computer guesses ahead where that helps.")
+    else:
+        print("No small model guesses ahead.")
     return 0
 
 

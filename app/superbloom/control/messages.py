@@ -94,6 +94,10 @@ class NodeStatus:
     swarm: SwarmStatus
     share: ShareStatus
     models: tuple[ModelInfo, ...] = ()
+    guess_ahead: bool = True
+    """A small model of this computer may guess how answers go on."""
+    exact: bool = False
+    """No prompt is rounded on its way over a slow link."""
 
 
 class NoticeLevel(StrEnum):
@@ -292,6 +296,14 @@ class UseModel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ChangeSettings:
+    """Keep what is given, for good. Reply: NodeStatus."""
+
+    guess_ahead: bool | None = None
+    exact: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CreateInvite:
     """Reply: Invitation. Opens the swarm to other computers if it was local."""
 
@@ -342,6 +354,7 @@ Request = (
     | VerifyModel
     | RemoveModel
     | UseModel
+    | ChangeSettings
     | CreateInvite
     | JoinSwarm
     | LeaveSwarm
@@ -443,6 +456,14 @@ class ModelsChanged:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SettingsChanged:
+    """As in NodeStatus."""
+
+    guess_ahead: bool
+    exact: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Notice:
     """Something the user should know that belongs to no one request."""
 
@@ -460,5 +481,6 @@ Event = (
     | SwarmChanged
     | ModelProgress
     | ModelsChanged
+    | SettingsChanged
     | Notice
 )

@@ -23,6 +23,10 @@ LEAST_CHANCE = 0.1
 AHEAD_CHANCE = 0.6
 """A window is sent ahead if all that it builds on is right with at least this probability."""
 
+GUESSED_AHEAD_CHANCE = 0.3
+"""The same where it builds on a model's guesses. They are made one at a time, so that a window that
+waited for what is before it to be known would give their head start away."""
+
 AHEAD_GAP = 0.75
 """And if it comes after the one before within this part of the time that it would take alone."""
 
@@ -37,18 +41,24 @@ GUESSED_SLOPE = 0.03
 """What a further token in a window adds to its time where that was not measured, as a part."""
 
 _MATCHES = (3, 4, 6, 12)
-_PRIORS = (0.3, 0.5, 0.75, 0.9)
+_MATCH_PRIORS = (0.3, 0.5, 0.75, 0.9)
 """How often a draft is right after a match of at least so many tokens, before any was seen."""
+
+_BELIEFS = (0.0, 0.3, 0.5, 0.7, 0.85, 0.95)
+_BELIEF_PRIORS = (0.2, 0.35, 0.5, 0.65, 0.8, 0.9)
+"""The same for a model's guess to which it gives at least that probability."""
+
 _PRIOR_DRAFTS = 4.0
 _DECAY = 0.97
 
 
 class Acceptance:
-    """How often drafts are right, by the length of the match that speaks for them."""
+    """How often drafts are right, by what speaks for them: the match or the model's belief."""
 
     def __init__(self) -> None:
-        self._right = [prior * _PRIOR_DRAFTS for prior in _PRIORS]
-        self._seen = [_PRIOR_DRAFTS] * len(_PRIORS)
+        priors = (*_MATCH_PRIORS, *_BELIEF_PRIORS)
+        self._right = [prior * _PRIOR_DRAFTS for prior in priors]
+        self._seen = [_PRIOR_DRAFTS] * len(priors)
 
     def chance(self, draft: Draft) -> float:
         """The probability that the draft is right if all before it are."""
@@ -63,6 +73,8 @@ class Acceptance:
 
 
 def _place(draft: Draft) -> int:
+    if draft.belief:
+        return len(_MATCHES) + bisect_right(_BELIEFS, draft.belief) - 1
     return max(0, bisect_right(_MATCHES, draft.matched) - 1)
 
 
@@ -171,7 +183,9 @@ class DraftPolicy:
     def sends_ahead(self, assumed: Sequence[Draft]) -> bool:
         """True if a window that rests on all these drafts should follow at once."""
         chance = prod(self.acceptance.chance(draft) for draft in assumed)
-        return chance >= AHEAD_CHANCE and self._gap < AHEAD_GAP
+        guessed = any(draft.belief for draft in assumed)
+        least = GUESSED_AHEAD_CHANCE if guessed else AHEAD_CHANCE
+        return chance >= least and self._gap < AHEAD_GAP
 
     def note_alone(self, tokens: int, seconds: float) -> None:
         """A window that was sent while nothing was under way took so long."""

@@ -22,10 +22,15 @@ MOST_PLACES = 16
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A guessed token, and how many tokens before it are as they were where it was found."""
+    """A guessed token, and what speaks for it.
+
+    `matched`: how many tokens before it are as they were where it was found in the text. `belief`:
+    the probability that a model gave it, above 0 for a model's guess alone.
+    """
 
     token: int
-    matched: int
+    matched: int = 0
+    belief: float = 0.0
 
 
 class Drafter(Protocol):
@@ -39,9 +44,22 @@ class Drafter(Protocol):
         """Up to `most` tokens that may follow the text and the tokens `assumed` to follow it."""
         ...
 
+    @property
+    def growing(self) -> bool:
+        """True if more will be known soon of what follows those that were proposed last."""
+        ...
+
+    @property
+    def at_work(self) -> bool:
+        """True while a model guesses, which takes time of its own."""
+        ...
+
 
 class NoDrafts:
     """Guesses nothing."""
+
+    growing = False
+    at_work = False
 
     def extend(self, token_ids: Sequence[int]) -> None:
         """As Drafter."""
@@ -53,6 +71,9 @@ class NoDrafts:
 
 class EarlierText:
     """Finds where the end of the text occurred before, and proposes what followed there."""
+
+    growing = False
+    at_work = False
 
     def __init__(self) -> None:
         self._text = array("q")

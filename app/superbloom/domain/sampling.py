@@ -13,7 +13,8 @@ class SamplingSettings:
     """Parameters of one answer; `temperature` 0 is greedy decoding.
 
     `top_k` 0, `top_p` 1, `min_p` 0 and `repetition_penalty` 1 switch the respective filter off.
-    `seed` None draws a fresh one. `max_tokens` bounds the answer's length in tokens.
+    `seed` None draws a fresh one. `max_tokens` bounds the answer's length in tokens. If `exact`, a
+    prompt is not rounded to 8 bits where it has to go over a slow link.
     """
 
     temperature: float = 0.7
@@ -24,6 +25,7 @@ class SamplingSettings:
     seed: int | None = None
     stop: tuple[str, ...] = ()
     max_tokens: int = 1024
+    exact: bool = False
 
     def __post_init__(self) -> None:
         checks = {

@@ -81,12 +81,16 @@ class SwarmSettings:
 class Settings:
     """Everything chosen. `display_name` is what other members of the swarm read.
 
-    `model` empty is the starter; `models_folder` empty is the one in the data folder.
+    `model` empty is the starter; `models_folder` empty is the one in the data folder. `exact`: no
+    answer's prompt is rounded to 8 bits, however slow a link is. `guess_ahead`: a small model of
+    this computer may guess how answers go on, so that they come faster through others.
     """
 
     display_name: str = ""
     model: str = ""
     models_folder: str = ""
+    exact: bool = False
+    guess_ahead: bool = True
     share: ShareSettings = field(default_factory=ShareSettings)
     swarm: SwarmSettings = field(default_factory=SwarmSettings)
 

@@ -26,10 +26,11 @@ class ServerState(StrEnum):
 class ServerInfo:
     """One server's announcement.
 
-    `fingerprint` tells two models of the same id apart. `step_seconds` is the measured time of
-    one single-token step over the whole span; `prefill_tokens_per_second` that of a long chunk.
-    `waiting_seconds` is how long the steps of the last while waited for their turn before that,
-    and `sessions` how many are at work. `announced_at` is Unix time in seconds by the server's
+    `fingerprint` tells two models of the same id apart. `step_seconds` is how long a step of
+    one token takes over the whole span when nobody else is computed for, whoever is now;
+    `prefill_tokens_per_second` is measured with long chunks. `waiting_seconds` is how long the
+    steps of the last while waited for those of other clients before that, and `sessions` how many
+    are at work. `announced_at` is Unix time in seconds by the server's
     clock.
     """
 

@@ -1,8 +1,8 @@
 """The executor: one thread owns the device and runs the ready steps of all sessions together.
 
-Each tick takes one step of every session that decodes and at most one chunk of a prompt, so that
-long prompts never hold up those who wait for their next token. Sessions are admitted by the bytes
-their cache may grow to, so that none runs out in the middle.
+Each tick takes steps of every owner whose sessions decode and at most one chunk of a prompt, so
+that neither long prompts nor many sessions hold up those who wait for their next token. Sessions
+are admitted by the bytes their cache may grow to, so that none runs out in the middle.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future
 
@@ -28,6 +27,8 @@ from superbloom.domain.span import Span
 from superbloom.inference.cache_room import CacheRoom
 from superbloom.inference.device import use_threads
 from superbloom.inference.executor_figures import MEASURED_CHUNK, ExecutorStats, Figures
+from superbloom.inference.freed_memory import FreedMemory
+from superbloom.inference.roster import Roster
 from superbloom.inference.stage import Stage
 from superbloom.inference.step_errors import breaks_device, in_words
 from superbloom.inference.step_queue import (
@@ -62,13 +63,14 @@ class Executor:
         """
         self._stage = stage
         self._room = CacheRoom(stage, cache_bytes)
-        self._sessions: OrderedDict[bytes, Session] = OrderedDict()
+        self._roster = Roster()
         self._changed = threading.Condition()
         self._ending = False
         self._failure: ServerCrashed | None = None
         self._figures = Figures(len(stage.span))
         self._most_threads = threads or torch.get_num_threads()
         self._threads: ThreadCount | None = None
+        self._freed = FreedMemory()
         started: Future[None] = Future()
         self._thread = threading.Thread(
             target=self._run, args=(started,), name="superbloom-executor", daemon=True
@@ -81,11 +83,12 @@ class Executor:
         """Why nothing is computed any more, for good; None while all is well."""
         return self._failure
 
-    def open(self, session: bytes, blocks: Span, max_tokens: int) -> None:
+    def open(self, session: bytes, blocks: Span, max_tokens: int, *, owner: str = "") -> None:
         """Admit a session over `blocks` of at most `max_tokens` tokens.
 
-        Raises SessionRefused when it is open already, the blocks are not here, or its cache could
-        not grow to `max_tokens` beside what the others may grow to.
+        All sessions of one `owner` share its turns. Raises SessionRefused when it is open already,
+        the blocks are not here, or its cache could not grow to `max_tokens` beside what the others
+        may grow to.
         """
         if max_tokens < 1:
             raise SessionRefused(f"A session of {max_tokens} tokens makes no sense.")
@@ -98,10 +101,11 @@ class Executor:
                 raise SessionRefused(DEVICE_FAILED)
             if self._ending:
                 raise SessionRefused("This server is shutting down.")
-            if session in self._sessions:
+            if self._roster.get(session) is not None:
                 raise SessionRefused("This session is open already.")
             needed = self._room.reserve(blocks, max_tokens)
-            self._sessions[session] = Session(self._stage.new_cache(blocks), max_tokens, needed)
+            cache = self._stage.new_cache(blocks)
+            self._roster.add(session, Session(cache, max_tokens, needed, owner))
 
     def extend(self, session: bytes, max_tokens: int, *, position: int | None = None) -> None:
         """Let an open session grow to `max_tokens` tokens, its next step being at `position`.
@@ -110,7 +114,7 @@ class Executor:
         position sees.
         """
         with self._changed:
-            found = self._sessions.get(session)
+            found = self._roster.get(session)
             if found is None:
                 raise SessionRefused("This session is not open.")
             if position is not None and 0 < position < found.cache.earliest:
@@ -134,7 +138,7 @@ class Executor:
         with self._changed:
             if self._failure is not None:
                 raise ServerError(DEVICE_FAILED)
-            found = self._sessions.get(session)
+            found = self._roster.get(session)
             if found is None or self._ending:
                 raise ProtocolViolation("A step came for a session that is not open.")
             check_step(hidden, position, self._stage.hidden_size, found.max_tokens)
@@ -145,14 +149,14 @@ class Executor:
     def drop_queued(self, session: bytes) -> None:
         """Cancel the session's steps; what is left of a prompt that has begun is not computed."""
         with self._changed:
-            found = self._sessions.get(session)
+            found = self._roster.get(session)
             if found is not None:
                 cancel_jobs(found)
 
     def close(self, session: bytes) -> None:
         """End a session: its queued steps are cancelled and its cache is freed. Safe to repeat."""
         with self._changed:
-            found = self._sessions.pop(session, None)
+            found = self._roster.remove(session)
             if found is None:
                 return
             cancel_jobs(found)
@@ -168,18 +172,19 @@ class Executor:
     def reserved_bytes(self, session: bytes) -> int:
         """The bytes that a session's cache may grow to; 0 if it is not open."""
         with self._changed:
-            found = self._sessions.get(session)
+            found = self._roster.get(session)
             return found.reserved_bytes if found is not None else 0
 
     def stats(self) -> ExecutorStats:
         """The figures of this moment."""
         with self._changed:
+            now = time.monotonic()
             return ExecutorStats(
-                step_seconds=self._figures.step_seconds,
-                waiting_seconds=self._figures.waiting_seconds(time.monotonic()),
-                prefill_tokens_per_second=self._figures.prefill_tokens_per_second,
+                step_seconds=self._figures.step_seconds(now),
+                waiting_seconds=self._figures.waiting_seconds(now),
+                prefill_tokens_per_second=self._figures.prefill_tokens_per_second(now),
                 free_cache_tokens=self._room.free_tokens,
-                sessions=len(self._sessions),
+                sessions=len(self._roster.sessions),
                 tokens_computed=self._figures.tokens,
             )
 
@@ -187,9 +192,9 @@ class Executor:
         """Cancel what is queued and end the thread, waiting at most `timeout` seconds for it."""
         with self._changed:
             self._ending = True
-            for session in self._sessions.values():
+            for session in self._roster.sessions:
                 cancel_jobs(session)
-            self._sessions.clear()
+            self._roster.clear()
             self._room.clear()
             self._changed.notify_all()
         self._thread.join(timeout)
@@ -216,16 +221,17 @@ class Executor:
     def _work(self) -> None:
         """Run turns until the executor ends. Raises what leaves the device useless."""
         while (turns := self._next_turns()) is not None:
-            for group in by_blocks(turns):
-                self._compute(group)
-            del turns
+            groups = by_blocks(turns)
+            del turns  # a session that is closed while nothing is to be done must be freed
+            while groups:
+                self._compute(groups.pop(0))
 
     def _fail(self, error: BaseException) -> None:
         """The thread ends: nothing that waits, or comes, is ever computed."""
         with self._changed:
             self._failure = ServerCrashed(f"{DEVICE_FAILED} ({type(error).__name__})")
             self._ending = True
-            for session in self._sessions.values():
+            for session in self._roster.sessions:
                 fail_jobs(session, ServerError(DEVICE_FAILED))
 
     def _next_turns(self) -> list[Turn] | None:
@@ -233,11 +239,14 @@ class Executor:
         with self._changed:
             while not self._ending:
                 now = time.monotonic()
-                usual = self._figures.step_seconds
-                pause = gathering_seconds(self._sessions.values(), usual, now)
-                if not pause and (turns := choose_turns(self._sessions, self._figures, now)):
+                usual = self._figures.tick_seconds(now)
+                pause = gathering_seconds(self._roster.sessions, usual, now)
+                if not pause and (turns := choose_turns(self._roster, self._figures, now)):
                     return turns
-                self._changed.wait(pause or IDLE_SECONDS)
+                waiting = any(session.jobs for session in self._roster.sessions)
+                if not waiting:
+                    self._freed.look(now)
+                self._changed.wait(pause if waiting else IDLE_SECONDS)
             return None
 
     def _compute(self, turns: Sequence[Turn]) -> None:
@@ -302,8 +311,10 @@ class Executor:
 
     def _note(self, turns: Sequence[Turn], seconds: float) -> None:
         with self._changed:
-            self._figures.note(turns, seconds)
-        if self._threads is not None and not any(turn.job.is_prompt for turn in turns):
+            self._figures.note(turns, seconds, time.monotonic())
+        if any(turn.job.is_prompt for turn in turns):
+            self._freed.note_prompt()
+        elif self._threads is not None:
             tokens = sum(turn.tokens for turn in turns)
             self._threads.note(tokens, seconds, time.monotonic())
 

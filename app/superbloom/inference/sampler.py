@@ -46,7 +46,10 @@ class Sampler:
         if self._settings.repetition_penalty != 1.0:
             logits = self._penalised(logits)
         greedy = self._settings.temperature < COLDEST
-        token = self._greedy(logits) if greedy else self._drawn(logits)
+        if greedy:
+            token = self._greedy(logits)
+        else:
+            token, _ = drawn(logits, self._settings, self._chance.random())
         if token not in self._seen:
             self._seen = np.append(self._seen, token)
         return token
@@ -70,17 +73,22 @@ class Sampler:
             raise _not_numbers()
         return token
 
-    def _drawn(self, logits: torch.Tensor) -> int:
-        scores = logits.detach().to(device="cpu", dtype=torch.float32).numpy()
-        highest = scores.max()
-        if not np.isfinite(highest):
-            raise _not_numbers()
-        weights = np.exp((scores - highest) / np.float32(self._settings.temperature))
-        kept = np.flatnonzero(weights >= _floor(weights, self._settings))
-        cumulative = np.cumsum(weights[kept], dtype=np.float64)
-        point = self._chance.random() * cumulative[-1]
-        place = np.searchsorted(cumulative, point, side="right")
-        return int(kept[min(place, kept.size - 1)])
+
+def drawn(logits: torch.Tensor, settings: SamplingSettings, point: float) -> tuple[int, float]:
+    """The token at `point` (0 to 1) of what the filters leave of the distribution, and its share.
+
+    Raises ProtocolViolation when the scores are not numbers.
+    """
+    scores = logits.detach().to(device="cpu", dtype=torch.float32).numpy()
+    highest = scores.max()
+    if not np.isfinite(highest):
+        raise _not_numbers()
+    weights = np.exp((scores - highest) / np.float32(settings.temperature))
+    kept = np.flatnonzero(weights >= _floor(weights, settings))
+    cumulative = np.cumsum(weights[kept], dtype=np.float64)
+    place = np.searchsorted(cumulative, point * cumulative[-1], side="right")
+    token = int(kept[min(place, kept.size - 1)])
+    return token, float(weights[token] / cumulative[-1])
 
 
 def _floor(weights: Floats, settings: SamplingSettings) -> np.float32:

@@ -56,13 +56,14 @@ class Tick:
     """When the first of them had a next job, in monotonic seconds."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Session:
-    """An open session: its cache, what it may grow to, and its jobs in order."""
+    """An open session: its cache, what it may grow to, whose it is, and its jobs in order."""
 
     cache: SessionCache
     max_tokens: int
     reserved_bytes: int
+    owner: str = ""
     jobs: deque[Job] = field(default_factory=deque)
     finished_at: float | None = None
     """When its last job ended, in monotonic seconds."""
@@ -168,8 +169,11 @@ def settle(future: Future[Tensor], result: Tensor | Exception) -> None:
 
 
 def by_blocks(turns: Iterable[Turn]) -> list[list[Turn]]:
-    """Turns of sessions that use the same blocks, which share one forward."""
+    """Turns of sessions that use the same blocks, which share one forward.
+
+    The one with a prompt comes last: the others need not wait for it.
+    """
     groups: dict[Span, list[Turn]] = {}
     for turn in turns:
         groups.setdefault(turn.session.cache.blocks, []).append(turn)
-    return list(groups.values())
+    return sorted(groups.values(), key=lambda group: any(turn.job.is_prompt for turn in group))

@@ -1,15 +1,18 @@
 """What one tick of the executor computes, and when it begins.
 
+Turns go by owner, so that nobody gets more of a server by having more sessions.
+
 Sessions that were computed together are usually back together; they stay so, because the first of
 them is made to wait a little for the others. That costs a step half of a step's time at most.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 from superbloom.inference.executor_figures import Figures
+from superbloom.inference.roster import Line, Roster
 from superbloom.inference.step_queue import Session, Turn, begin, first_job
 
 CHUNK_TOKENS = 512
@@ -23,30 +26,79 @@ LATENESS = 0.5
 """Who is not back when expected is waited for so much of that longer."""
 
 
-def choose_turns(sessions: OrderedDict[bytes, Session], figures: Figures, now: float) -> list[Turn]:
-    """One turn for every session that decodes, and one chunk of one prompt.
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """What one owner has waiting, the session that has had no turn for longest first."""
 
-    A session whose prompt got its turn becomes the last one.
+    line: Line
+    short: Sequence[Session]
+    prompts: Sequence[Session]
+
+
+def choose_turns(roster: Roster, figures: Figures, now: float) -> list[Turn]:
+    """Short steps of every owner that has any, and one chunk of one prompt.
+
+    Every owner's session that has had no turn for longest gets one, and with it others on blocks
+    that the tick computes anyway: those of an owner alone as many as a prompt's chunk has tokens,
+    and beside others as many tokens as take about a step's time. So a tick has at most one forward
+    for each owner and one for the prompt, and who has little to do is in every tick. Prompts take
+    turns by owner, then by that owner's sessions.
     """
-    turns: list[Turn] = []
-    prompt: bytes | None = None
-    for key, session in sessions.items():
-        job = first_job(session)
-        if job is None:
-            continue
-        if job.is_prompt:
-            prompt = prompt or key
-        elif begin(session):
-            figures.note_taken(job, now)
-            turns.append(Turn(session, job, job.left))
-    if prompt is not None:
-        session = sessions[prompt]
-        job = session.jobs[0]
-        if begin(session):
-            others = bool(turns) or any(_decodes(other, now) for other in sessions.values())
-            turns.append(Turn(session, job, min(job.left, _chunk(figures, others))))
-        sessions.move_to_end(prompt)
+    ready = [_ready(line) for line in roster.lines]
+    turns = _short_turns(ready, figures, now, _most_tokens(roster, figures, now))
+    prompt = next((session for owner in ready for session in owner.prompts), None)
+    if prompt is not None and begin(prompt):
+        others = bool(turns) or any(_decodes(other, now) for other in roster.sessions)
+        job = prompt.jobs[0]
+        turns.append(Turn(prompt, job, min(job.left, _chunk(figures, others, now))))
+    for turn in turns:
+        roster.has_turn(turn.session, prompt=turn.job.is_prompt, now=now)
     return turns
+
+
+def _ready(line: Line) -> _Ready:
+    jobs = [(session, job) for session in line.sessions if (job := first_job(session))]
+    short = [session for session, job in jobs if not job.is_prompt]
+    return _Ready(line, short, [session for session, job in jobs if job.is_prompt])
+
+
+def _short_turns(
+    ready: Sequence[_Ready], figures: Figures, now: float, most_tokens: int
+) -> list[Turn]:
+    """Short steps of each owner; those with little to do come first, and are back the sooner."""
+    turns: list[Turn] = []
+    blocks = {owner.short[0].cache.blocks for owner in ready if owner.short}
+    for owner in sorted(ready, key=lambda owner: len(owner.short)):
+        taken: list[Turn] = []
+        tokens = 0
+        for session in owner.short:
+            if session.cache.blocks not in blocks:
+                continue
+            job = session.jobs[0]
+            tokens += job.left
+            if taken and tokens > most_tokens:
+                break
+            if begin(session):
+                taken.append(Turn(session, job, job.left))
+        _note_wait(owner.line, taken, figures, now)
+        turns += taken
+    return turns
+
+
+def _note_wait(line: Line, taken: Sequence[Turn], figures: Figures, now: float) -> None:
+    """Note how long an owner's steps have waited, but not for others of its own."""
+    arrivals = [turn.job.arrived for turn in taken if turn.job.arrived is not None]
+    waited = [at for at in arrivals if at >= line.turn_at]
+    if waited:
+        figures.note_wait(min(waited), now)
+
+
+def _most_tokens(roster: Roster, figures: Figures, now: float) -> int:
+    """How many tokens of one owner's short steps one tick takes."""
+    active = (any(s.jobs or _decodes(s, now) for s in line.sessions) for line in roster.lines)
+    if sum(active) < 2:
+        return CHUNK_TOKENS
+    return _tokens_in(figures.step_seconds(now), figures, now)
 
 
 def _decodes(session: Session, now: float) -> bool:
@@ -56,11 +108,14 @@ def _decodes(session: Session, now: float) -> bool:
     return session.decodes and now < session.finished_at + 2 * session.away
 
 
-def _chunk(figures: Figures, others_wait: bool) -> int:
+def _chunk(figures: Figures, others_wait: bool, now: float) -> int:
     """How many tokens of a prompt one tick takes."""
-    if not others_wait:
-        return CHUNK_TOKENS
-    wanted = int(figures.prefill_tokens_per_second * CHUNK_SECONDS)
+    return _tokens_in(CHUNK_SECONDS, figures, now) if others_wait else CHUNK_TOKENS
+
+
+def _tokens_in(seconds: float, figures: Figures, now: float) -> int:
+    """About how many tokens are computed in that time, within bounds."""
+    wanted = int(figures.prefill_tokens_per_second(now) * seconds)
     return max(SMALLEST_CHUNK, min(CHUNK_TOKENS, wanted))
 
 

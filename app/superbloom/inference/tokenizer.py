@@ -77,6 +77,11 @@ class ChatTokenizer:
         end_ids = frozenset(_end_ids(folder, special_names, backend))
         return cls(Vocabulary.of(backend), template, end_ids)
 
+    @property
+    def backend(self) -> tokenizers.Tokenizer:
+        """The library's own tokenizer, to be looked at only."""
+        return self._backend
+
     def render(self, messages: Sequence[ChatTurn]) -> list[int]:
         """The ids of a prompt that asks the model for the next turn.
 

@@ -7,7 +7,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from superbloom.control.messages import (
     Answering,
@@ -50,7 +50,10 @@ class _Running:
 
 
 class ChatService:
-    """The node's side of every chat request. `model` gives the model of new conversations."""
+    """The node's side of every chat request.
+
+    `model` gives the model of new conversations, `exact` whether all answers are to be exact.
+    """
 
     def __init__(
         self,
@@ -59,11 +62,13 @@ class ChatService:
         notify: Callable[[Event], None],
         *,
         model: Callable[[], str],
+        exact: Callable[[], bool] = lambda: False,
     ) -> None:
         self._conversations = conversations
         self._answerers = answerers
         self._notify = notify
         self._model = model
+        self._exact = exact
         self._running: dict[str, _Running] = {}
         self._beginning: set[str] = set()
         self._closing = False
@@ -171,7 +176,7 @@ class ChatService:
             answer,
             model=head.model,
             turns=turns_of((*path, question)),
-            sampling=request.sampling,
+            sampling=replace(request.sampling, exact=request.sampling.exact or self._exact()),
             answerers=self._answerers,
             store=self._conversations.update,
             notify=self._notify,

@@ -13,6 +13,7 @@ from superbloom.domain.sharing import ShareState, ShareStatus
 from superbloom.domain.swarm_map import coverage
 from superbloom.node.answer import Answerer
 from superbloom.node.daemon_thread import in_daemon_thread
+from superbloom.node.small_models import SmallModels
 from superbloom.node.swarm import Place
 from superbloom.swarm.directory import Directory
 
@@ -39,15 +40,18 @@ class ChatModels:
         place: Callable[[Callable[[str], None]], Awaitable[Place]],
         present: Callable[[], Place | None],
         share: Callable[[], ShareStatus],
+        small: SmallModels,
     ) -> None:
         """`client_folder` waits for the client's files; `place` for the swarm. Both raise.
 
-        `present` is the place of the moment, which changes with the swarm.
+        `present` is the place of the moment, which changes with the swarm. `small` are the models
+        that guess ahead.
         """
         self._client_folder = client_folder
         self._place = place
         self._present = present
         self._share = share
+        self._small = small
         self._parts: dict[str, _Loading] = {}
         self._remote: dict[str, RemoteModel] = {}
 
@@ -65,6 +69,7 @@ class ChatModels:
         if loading is not None:
             loading.task.cancel()
         self._remote.pop(model, None)  # an answer that runs keeps its own
+        self._small.forget(model)
 
     async def answerer(self, model: str, tell: Callable[[str], None]) -> Answerer:
         """As `node.answer.Answerers` has it."""
@@ -74,7 +79,7 @@ class ChatModels:
         place = await self._place(tell)
         await self._wait_for_own_server(model, part.served.blocks, place.directory, tell)
         if model not in self._remote:
-            self._remote[model] = part.in_swarm(self._present)
+            self._remote[model] = part.in_swarm(self._present, self._small.source)
         return self._remote[model]
 
     async def close(self) -> None:
@@ -85,6 +90,7 @@ class ChatModels:
         await asyncio.gather(*tasks, return_exceptions=True)
         for remote in self._remote.values():
             await remote.close()
+        await self._small.close()
 
     def _loading(self, model: str) -> _Loading:
         """The load of `model` that is under way or done; a failed one is tried again."""

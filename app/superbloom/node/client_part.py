@@ -5,6 +5,7 @@ Importing this module imports torch and transformers, which takes seconds: do it
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from superbloom.inference.shape import shape_of
 from superbloom.inference.tokenizer import ChatTokenizer
 from superbloom.inference.weights import fingerprint, read_config
 from superbloom.machine.processor import usable_cores
+from superbloom.pipeline.guessing import GuessSource
 from superbloom.pipeline.remote_model import RemoteModel
 from superbloom.pipeline.served_model import ServedModel
 from superbloom.pipeline.swarm_access import Present
@@ -28,8 +30,11 @@ class ClientPart:
     ends: ClientEnds
     tokenizer: ChatTokenizer
 
-    def in_swarm(self, present: Present) -> RemoteModel:
-        """The whole model, its blocks being in the swarm of the moment."""
+    def in_swarm(self, present: Present, guesses: Callable[[str, int], GuessSource]) -> RemoteModel:
+        """The whole model, its blocks being in the swarm of the moment.
+
+        `guesses` gives what guesses ahead for a model's id and the size of its vocabulary.
+        """
         return RemoteModel(
             present=present,
             ends=self.ends,
@@ -37,6 +42,7 @@ class ClientPart:
             served=self.served,
             context_tokens=self.context_tokens,
             threads=usable_cores(),
+            guesses=guesses(self.served.id, self.ends.vocabulary),
         )
 
 

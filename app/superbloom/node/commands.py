@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from superbloom.control.messages import (
     CancelFetch,
+    ChangeSettings,
     CreateInvite,
     DeleteConversation,
     Done,
@@ -55,6 +56,7 @@ class Commands:
     status: Callable[[], Awaitable[NodeStatus]]
     use_model: Callable[[str], Awaitable[None]]
     remove_model: Callable[[str], Awaitable[None]]
+    change_settings: Callable[[ChangeSettings], Awaitable[NodeStatus]]
     use: NodeUse
     stop: Callable[[], None]
 
@@ -63,7 +65,9 @@ class Commands:
         with self.use.noted(request, caller):
             return await self._answer(request, caller)
 
-    async def _answer(self, request: Request, caller: Caller) -> Reply:
+    async def _answer(  # noqa: PLR0911 (a table)
+        self, request: Request, caller: Caller
+    ) -> Reply:
         match request:
             case GetStatus():
                 return await self.status()
@@ -75,6 +79,8 @@ class Commands:
             case UseModel(model=model):
                 await self.use_model(model)
                 return await self.status()
+            case ChangeSettings():
+                return await self.change_settings(request)
             case StartShare(request=share):
                 return await self.sharing.start(share)
             case StopShare(drain=drain):

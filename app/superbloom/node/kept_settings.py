@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+from superbloom.control.messages import ChangeSettings
 from superbloom.domain.settings import Settings
 from superbloom.storage.settings_file import load_settings, save_settings
 
@@ -29,3 +31,12 @@ class KeptSettings:
             save_settings(self._path, changed)
             self._value = changed
         return changed
+
+
+def with_changes(settings: Settings, changes: ChangeSettings) -> Settings:
+    """The settings with what a view asks for."""
+    if changes.guess_ahead is not None:
+        settings = replace(settings, guess_ahead=changes.guess_ahead)
+    if changes.exact is not None:
+        settings = replace(settings, exact=changes.exact)
+    return settings

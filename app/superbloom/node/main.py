@@ -14,7 +14,8 @@ from superbloom.control.launch import ALREADY_RUNS, BORROWED
 from superbloom.domain.errors import NodeRunning, SuperbloomError
 from superbloom.machine.lock import FolderLock
 from superbloom.machine.processor import share_cores_politely
-from superbloom.node.node import Node, NodeOptions
+from superbloom.node.node import Node
+from superbloom.node.options import NodeOptions
 from superbloom.node.typed_values import data_folder, port
 from superbloom.storage.logs import start_logging
 from superbloom.storage.paths import DataFolder
@@ -34,7 +35,11 @@ def main(arguments: Sequence[str]) -> int:
         with FolderLock.acquire(data.lock_file):
             start_logging(data.node_log, stderr=given.verbose)
             options = NodeOptions(
-                model=given.model, port=given.port, share=given.share, borrowed=given.borrowed
+                model=given.model,
+                port=given.port,
+                exact=given.exact,
+                share=given.share,
+                borrowed=given.borrowed,
             )
             ready = _say_nothing if given.quiet else _say_ready
             asyncio.run(Node(data, options).run(ready))
@@ -61,6 +66,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", default="", metavar="MODEL", help="use this model from now on")
     parser.add_argument(
         "--port", type=port, metavar="PORT", help="listen for peers on this port from now on"
+    )
+    parser.add_argument(
+        "--exact",
+        action=argparse.BooleanOptionalAction,
+        help="from now on send prompts to other computers unrounded, even where a slow line makes "
+        "answers begin later",
     )
     parser.add_argument(
         "--no-share",

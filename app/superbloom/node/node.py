@@ -10,13 +10,13 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 from superbloom import __version__
 from superbloom.control.address import NodeAddress, new_token, write_address
 from superbloom.control.messages import (
+    ChangeSettings,
     Event,
     ModelInfo,
     ModelsChanged,
@@ -24,6 +24,7 @@ from superbloom.control.messages import (
     NodeStatus,
     Notice,
     NoticeLevel,
+    SettingsChanged,
     ShareChanged,
 )
 from superbloom.control.server import ControlServer
@@ -36,13 +37,15 @@ from superbloom.node.chat_models import ChatModels
 from superbloom.node.chosen_model import ChosenModel
 from superbloom.node.commands import Commands
 from superbloom.node.conversations import Conversations
-from superbloom.node.kept_settings import KeptSettings
+from superbloom.node.kept_settings import KeptSettings, with_changes
 from superbloom.node.model_waits import ModelWaits
 from superbloom.node.models import ModelService
 from superbloom.node.network import connect as connect_hivemind
 from superbloom.node.node_use import NodeUse, stdin_closed
+from superbloom.node.options import NodeOptions, with_options
 from superbloom.node.server_wire import EnterSwarm
 from superbloom.node.sharing import SharingService
+from superbloom.node.small_models import SmallModels
 from superbloom.node.stop_signals import stop_signals
 from superbloom.node.supervisor import Supervisor, server_command
 from superbloom.node.swarm import Connect, Place, SwarmService
@@ -60,19 +63,6 @@ LOOK_SECONDS = 0.5
 """How often a node whose borrower is gone looks whether others need it still."""
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeOptions:
-    """What the command line says: `model` and `port` are kept, `share` False holds this time.
-
-    A `borrowed` node ends when its stdin does, unless others need it.
-    """
-
-    model: str = ""
-    port: int | None = None
-    share: bool = True
-    borrowed: bool = False
 
 
 class Node:
@@ -120,14 +110,22 @@ class Node:
             folder_of=self._waits.share_folder,
             model=self._model,
         )
+        self._small_models = SmallModels(
+            self._models.list, wanted=lambda: self._settings.value.guess_ahead
+        )
         self._chat_models = ChatModels(
             client_folder=self._waits.client_folder,
             place=self._place,
             present=lambda: self._swarm.place,
             share=lambda: self._sharing.status,
+            small=self._small_models,
         )
         self._chat = ChatService(
-            self._conversations, self._chat_models, self._tell, model=self._model
+            self._conversations,
+            self._chat_models,
+            self._tell,
+            model=self._model,
+            exact=lambda: self._settings.value.exact,
         )
         commands = Commands(
             chat=self._chat,
@@ -137,6 +135,7 @@ class Node:
             status=self._status,
             use_model=self._use_model,
             remove_model=self._remove_model,
+            change_settings=self._change_settings,
             use=(use := NodeUse(lambda: self._control.views)),
             stop=self._begin_end,
         )
@@ -152,7 +151,7 @@ class Node:
         """
         if self._options.model:
             await self._models.stored(self._options.model)
-        self._settings.change(lambda settings: _with_options(settings, self._options))
+        self._settings.change(lambda settings: with_options(settings, self._options))
         self._end_on_signals()
         tasks: list[asyncio.Task[None]] = []
         try:
@@ -297,6 +296,13 @@ class Node:
         if model == self._model() != STARTER:
             await self._choose(STARTER)
 
+    async def _change_settings(self, changes: ChangeSettings) -> NodeStatus:
+        """Keep what the user has chosen and tell every view. Raises DiskFull, StorageFailed."""
+        settings = self._settings.change(lambda settings: with_changes(settings, changes))
+        self._small_models.settle()
+        self._tell(SettingsChanged(guess_ahead=settings.guess_ahead, exact=settings.exact))
+        return await self._status()
+
     async def _choose(self, model: str) -> None:
         self._chosen.choose(model)
         await self._sharing.model_changed()
@@ -313,6 +319,8 @@ class Node:
             swarm=self._swarm.status(),
             share=self._sharing.status,
             models=models,
+            guess_ahead=self._settings.value.guess_ahead,
+            exact=self._settings.value.exact,
         )
 
     # --- what everybody hears -----------------------------------------------------------------
@@ -333,13 +341,6 @@ class Node:
         """Tell the views, and those that come later too."""
         self._notices.append(notice)
         self._tell(notice)
-
-
-def _with_options(settings: Settings, options: NodeOptions) -> Settings:
-    changed = replace(settings, model=options.model or settings.model or STARTER)
-    if options.port is None:
-        return changed
-    return replace(changed, swarm=replace(changed.swarm, port=options.port))
 
 
 def _models_folder(settings: Settings) -> Path | None:

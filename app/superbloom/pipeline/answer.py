@@ -12,8 +12,10 @@ from superbloom.domain.drafting import EarlierText, NoDrafts
 from superbloom.domain.generation import ChatPhase, GenerationEnd, PhaseChange, TextDelta
 from superbloom.domain.sampling import EndReason, SamplingSettings
 from superbloom.domain.speculation import Speculation
+from superbloom.inference.foresight import Foresight
 from superbloom.inference.sampler import Sampler
 from superbloom.inference.tokenizer import ChatTokenizer
+from superbloom.pipeline.guessing import Guessing, GuessSource
 from superbloom.pipeline.session import ChainSession
 from superbloom.pipeline.stop_text import StopText
 
@@ -38,7 +40,8 @@ def written(sampler: Sampler, logits: Tensor, drafts: Sequence[int]) -> list[int
 class Answer:
     """Continues `prompt`, of which the session has `held`, and tells `emit` how it goes.
 
-    With `drafts`, tokens that the text so far suggests are sent along and checked together.
+    With `drafts`, tokens that the text so far suggests are sent along and checked together; a small
+    model of `guesses`, if given, guesses more of them.
     """
 
     def __init__(
@@ -53,16 +56,23 @@ class Answer:
         sample: Sample,
         emit: Callable[[TextDelta | PhaseChange], None],
         drafts: bool = True,
+        guesses: GuessSource | None = None,
     ) -> None:
         self._prompt = prompt
         self._sampling = sampling
+        self._sampler = Sampler(sampling, prompt)
         self._room = room
         self._held = held
         self._session = session
         self._tokenizer = tokenizer
         self._sample = sample
         self._emit = emit
-        self._speculation = Speculation(EarlierText() if drafts else NoDrafts())
+        lookup = EarlierText() if drafts else NoDrafts()
+        self._guessing: Guessing | None = None
+        if guesses is not None:
+            foresight = Foresight(sampling, self._sampler.seed)
+            self._guessing = Guessing(lookup, guesses, foresight, len(prompt), self._send_guessed)
+        self._speculation = self._guessing.speculation if self._guessing else Speculation(lookup)
         self._text = tokenizer.detokenizer()
         self._stops = StopText(sampling.stop)
         self._tokens: list[int] = []
@@ -71,12 +81,20 @@ class Answer:
 
     async def write(self) -> EndReason:
         """Write until the end, and say why it ended."""
-        sampler = Sampler(self._sampling, self._prompt)
+        try:
+            return await self._write()
+        finally:
+            if self._guessing is not None:
+                self._guessing.close()
+
+    async def _write(self) -> EndReason:
         await self._session.send(self._prompt[self._held :])
         await asyncio.to_thread(self._speculation.begin, self._prompt)
         while True:
+            if self._guessing is not None:
+                self._guessing.look()
             hidden = await self._session.receive()
-            tokens = await self._sample(sampler, hidden, self._speculation.expected())
+            tokens = await self._sample(self._sampler, hidden, self._speculation.expected())
             ended = self._take(tokens)
             as_assumed = self._speculation.settle(tokens, time.perf_counter())
             if ended is not None:
@@ -88,9 +106,19 @@ class Answer:
 
     async def _send_windows(self) -> None:
         """Send the tokens that are certain, and what may be sent ahead of knowing more."""
-        left = min(self._room, self._sampling.max_tokens) - len(self._tokens)
-        while window := self._speculation.next_window(left, time.perf_counter()):
+        while window := self._next_window():
             await self._session.send(window, keep=len(window))
+
+    def _send_guessed(self) -> None:
+        """There are more guesses while windows are under way: send what may be sent of them."""
+        if not self._tokens:  # the prompt is on its way
+            return
+        while window := self._next_window():
+            self._session.send_soon(window, keep=len(window))
+
+    def _next_window(self) -> tuple[int, ...]:
+        left = min(self._room, self._sampling.max_tokens) - len(self._tokens)
+        return self._speculation.next_window(left, time.perf_counter())
 
     def end(self, reason: EndReason) -> GenerationEnd:
         """The closing event."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter, OrderedDict
+
 import torch
 from torch import Tensor
 
@@ -11,13 +13,20 @@ HISTORY_BYTES = 256 * 1024 * 1024
 ALL_HISTORIES_BYTES = 1024 * 1024 * 1024
 """The most all sessions of a server keep together."""
 
+OWNER_SHARE = 0.25
+"""What one owner's sessions may keep of that when others need room; one session at least."""
+
 
 class HistoryRoom:
-    """The memory of all histories of a server. When it is full, the oldest session's goes first."""
+    """The memory of all histories of a server. When it is full, the least recently written goes.
+
+    An owner that has more than its share gives up its own first, so that nobody's many sessions
+    cost the others theirs.
+    """
 
     def __init__(self, limit_bytes: int = ALL_HISTORIES_BYTES) -> None:
         self._limit = limit_bytes
-        self._held: dict[History, int] = {}
+        self._held: OrderedDict[History, int] = OrderedDict()
 
     @property
     def nbytes(self) -> int:
@@ -25,23 +34,49 @@ class HistoryRoom:
         return sum(self._held.values())
 
     def grant(self, history: History, nbytes: int) -> bool:
-        """Let `history` keep `nbytes`, at the expense of older ones; False if it is too much."""
+        """Let `history` keep `nbytes`, at the expense of others; False if it is too much."""
         if nbytes > self._limit:
             return False
         self._held[history] = nbytes
+        self.touch(history)
         while self.nbytes > self._limit:
-            next(other for other in self._held if other is not history).forget()
+            self._next_to_go(history).forget()
         return True
+
+    def touch(self, history: History) -> None:
+        """`history` is written to."""
+        if history in self._held:
+            self._held.move_to_end(history)
 
     def give_back(self, history: History) -> None:
         """`history` keeps nothing more."""
         self._held.pop(history, None)
 
+    def _next_to_go(self, writing: History) -> History:
+        """The history that makes room for the one that is being written."""
+        by_owner: Counter[str] = Counter()
+        for history, nbytes in self._held.items():
+            by_owner[history.owner] += nbytes
+        owner, most = max(by_owner.items(), key=lambda item: item[1])
+        others = [history for history in self._held if history is not writing]
+        own = [history for history in others if history.owner == owner]
+        return own[0] if own and most > OWNER_SHARE * self._limit else others[0]
+
 
 class History:
-    """Hidden states of positions [0, tokens) as they were sent, in host memory."""
+    """Hidden states of positions [0, tokens) as they were sent, in host memory.
 
-    def __init__(self, room: HistoryRoom | None = None, limit_bytes: int = HISTORY_BYTES) -> None:
+    `owner` is whose session it is.
+    """
+
+    def __init__(
+        self,
+        room: HistoryRoom | None = None,
+        owner: str = "",
+        *,
+        limit_bytes: int = HISTORY_BYTES,
+    ) -> None:
+        self.owner = owner
         self._room = room or HistoryRoom()
         self._limit = limit_bytes
         self._rows: Tensor | None = None
@@ -62,6 +97,7 @@ class History:
             return
         rows[position:end] = hidden
         self.tokens = end
+        self._room.touch(self)
 
     def read(self, start: int, end: int) -> Tensor:
         """A copy of positions [start, end): [end - start, hidden_size]."""

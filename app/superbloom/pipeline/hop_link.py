@@ -15,6 +15,7 @@ from superbloom.domain.errors import (
 from superbloom.domain.span import Span
 from superbloom.pipeline.messages import (
     SESSION_SERVICE,
+    Arrived,
     Close,
     Closed,
     Draining,
@@ -37,6 +38,7 @@ from superbloom.pipeline.messages import (
     decode_frame,
     encode_frame,
 )
+from superbloom.pipeline.step_way import StepWay
 from superbloom.swarm.live_stream import LiveStream
 from superbloom.swarm.transport import Transport
 
@@ -52,10 +54,13 @@ _REPLIES: tuple[type[Frame], ...] = (Opened, EpochBegun, Rerouted, Progress, Res
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What a server says unasked: a result, a loss, or why its stream ended."""
+    """What a server says unasked: a result, a loss, or why its stream ended.
 
-    link: HopLink
-    what: Result | NextLost | Refused | PeerLost | ProtocolViolation
+    Without a link and a word, it is the client's own: there is more to send.
+    """
+
+    link: HopLink | None = None
+    what: Result | NextLost | Refused | PeerLost | ProtocolViolation | None = None
 
 
 class HopLink:
@@ -65,6 +70,7 @@ class HopLink:
         self,
         stream: LiveStream,
         blocks: Span,
+        way: StepWay,
         hidden_size: int,
         inbox: asyncio.Queue[News],
     ) -> None:
@@ -74,6 +80,7 @@ class HopLink:
         self.filled = False
         """True once a step has passed the whole chain: the server's cache has no gaps."""
         self._stream = stream
+        self._way = way
         self._hidden_size = hidden_size
         self._inbox = inbox
         self._replies = {kind: asyncio.Queue[Frame | SuperbloomError]() for kind in _REPLIES}
@@ -87,6 +94,7 @@ class HopLink:
         transport: Transport,
         peer: str,
         opened: Open,
+        way: StepWay,
         *,
         hidden_size: int,
         inbox: asyncio.Queue[News],
@@ -95,7 +103,7 @@ class HopLink:
         stream = LiveStream(
             await transport.open_stream(peer, SESSION_SERVICE, timeout=OPEN_SECONDS)
         )
-        link = cls(stream, Span(opened.start, opened.end), hidden_size, inbox)
+        link = cls(stream, Span(opened.start, opened.end), way, hidden_size, inbox)
         try:
             await link._send(opened)
             await link._reply(Opened, OPEN_SECONDS)
@@ -106,7 +114,7 @@ class HopLink:
 
     async def step(self, step: Step) -> None:
         """Send a step. Raises PeerLost."""
-        await self._send(step)
+        await self._stream.send(await self._way.frame(step))
 
     async def begin_epoch(self, order: NewEpoch) -> None:
         """Have the server forget older steps. Raises PeerLost."""
@@ -152,6 +160,7 @@ class HopLink:
 
     async def abandon(self) -> None:
         """Drop the stream without a word."""
+        self._way.end()
         self._listening.cancel()
         await asyncio.gather(self._listening, return_exceptions=True)
         await self._stream.close()
@@ -189,6 +198,7 @@ class HopLink:
             end = PeerLost("It closed the session.", peer=self.peer)
         except (PeerLost, ProtocolViolation) as error:
             end = error
+        self._way.end()
         self._inbox.put_nowait(News(self, end))
         self._end_replies(end)
 
@@ -201,6 +211,8 @@ class HopLink:
         match frame:
             case Result() | NextLost():
                 self._inbox.put_nowait(News(self, frame))
+            case Arrived():
+                self._way.heard(frame)
             case Draining():
                 self.draining = True
             case Refused():

@@ -7,13 +7,14 @@ import dataclasses
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from superbloom.domain.chain_time import Hop
 from superbloom.domain.errors import SuperbloomError
 from superbloom.pipeline.hop_link import HopLink, News
 from superbloom.pipeline.messages import NewEpoch, Open, Reroute
 from superbloom.pipeline.segment import Segment
 from superbloom.pipeline.served_model import ServedModel
-from superbloom.swarm.membership import Membership
-from superbloom.swarm.transport import Transport
+from superbloom.pipeline.step_way import StepWay, computing_seconds
+from superbloom.pipeline.swarm_access import SwarmAccess
 
 REPLAY_SECONDS = 20.0
 REPLAY_SECONDS_PER_TOKEN = 0.05
@@ -35,10 +36,11 @@ class SegmentsLost(Exception):
 class Mender:
     """Opens and connects the servers of one chain."""
 
-    transport: Transport
-    membership: Membership
+    access: SwarmAccess
     served: ServedModel
     max_tokens: int
+    exact: bool
+    """No step may be compact."""
     inbox: asyncio.Queue[News]
 
     async def open_planned(self, chain: tuple[Segment, ...], epoch: int) -> tuple[Segment, ...]:
@@ -116,7 +118,7 @@ class Mender:
         previous = chain[index - 1].peer if index else ""
         following = chain[index + 1] if index + 1 < len(chain) else None
         link = await HopLink.open(
-            self.transport,
+            self.access.transport,
             segment.peer,
             Open(
                 session=segment.session,
@@ -130,16 +132,25 @@ class Mender:
                 next_session=following.session if following else "",
                 previous=previous,
                 passes_replay=following is not None and following.link is None,
+                allows_compact=not self.exact,
                 tag=self._tag(segment),
             ),
+            self._step_way(segment),
             hidden_size=self.served.hidden_size,
             inbox=self.inbox,
         )
         return dataclasses.replace(segment, link=link)
 
+    def _step_way(self, segment: Segment) -> StepWay:
+        """The client computes next to nothing for a step, so its first server counts."""
+        hop = Hop(segment.peer, segment.blocks)
+        seconds = computing_seconds(self.access, self.served.id, hop)
+        rates = self.access.link_rates
+        return StepWay(segment.peer, rates, seconds, allows_compact=not self.exact)
+
     def _tag(self, segment: Segment) -> str:
-        me, peer = self.transport.peer_id.encode(), segment.peer.encode()
-        return self.membership.tag(b"session", segment.session.encode(), me, peer).hex()
+        me, peer = self.access.transport.peer_id.encode(), segment.peer.encode()
+        return self.access.membership.tag(b"session", segment.session.encode(), me, peer).hex()
 
     async def _order(
         self, segment: Segment, order: NewEpoch

@@ -5,14 +5,13 @@ others are JSON of their fields. Streams belong to one session, so frames do not
 
     client -> server   Open, Step, NewEpoch, Reroute, Probe, Park, Resume, Close
     server -> client   Opened, Result, EpochBegun, Rerouted, Progress, Resumed, NextLost, Refused,
-                       Draining, Closed
+                       Draining, Closed, Arrived
     server -> next     Push (first), Step
+    next -> server     Arrived
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import struct
 from dataclasses import dataclass
 from typing import Any
@@ -20,19 +19,24 @@ from typing import Any
 from torch import Tensor
 
 from superbloom.domain.errors import ProtocolViolation
-from superbloom.pipeline.tensor_codec import decode_hidden, encode_hidden
+from superbloom.domain.speculation import WINDOW_TOKENS
+from superbloom.pipeline.message_fields import decode_fields, encode_fields
+from superbloom.pipeline.tensor_codec import (
+    decode_hidden,
+    encode_compact,
+    encode_hidden,
+    is_compact,
+)
 
 SESSION_SERVICE = "session"
 PUSH_SERVICE = "push"
-PROTOCOL = 1
+PROTOCOL = 2
 
 CHUNK_TOKENS = 256
 """Prompts and replays go in steps of so many tokens."""
 
 MAX_STEP_TOKENS = 2048
 """The longest step a server takes, in tokens."""
-
-_MAX_JSON_BYTES = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +46,8 @@ class Open:
     Every server of a chain has its own session. `next` is the peer that gets this server's output
     (into `next_session`), empty for the last server, whose output goes to the client. `previous`
     is the peer that pushes steps, empty for the client itself. Replayed steps go to `next` only if
-    `passes_replay`. `tag` proves membership of the swarm.
+    `passes_replay`. Long steps may be compact if the client `allows_compact` ones. `tag` proves
+    membership of the swarm.
     """
 
     session: str
@@ -56,6 +61,7 @@ class Open:
     next_session: str
     previous: str
     passes_replay: bool
+    allows_compact: bool
     tag: str
     protocol: int = PROTOCOL
 
@@ -172,6 +178,13 @@ class Closed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Arrived:
+    """The reply to each long step, where they may be compact: how quickly it came in."""
+
+    bytes_per_second: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Push:
     """The first frame of a stream from the previous server."""
 
@@ -185,7 +198,8 @@ class Step:
 
     The last server returns the last `keep` rows of its output. A `replay` only fills caches. The
     first step of a newer epoch begins it at every server that it comes to: what they have queued of
-    older ones is dropped, and what they hold from its position on is written over.
+    older ones is dropped, and what they hold from its position on is written over. A `compact` step
+    is a long one that travels in 8 bits.
     """
 
     epoch: int
@@ -193,11 +207,17 @@ class Step:
     keep: int
     replay: bool
     hidden: Tensor
+    compact: bool = False
 
     @property
     def end(self) -> int:
         """The position after the last."""
         return self.position + int(self.hidden.shape[0])
+
+    @property
+    def is_long(self) -> bool:
+        """True for those of prompts and replays, false for those of an answer being written."""
+        return int(self.hidden.shape[0]) > WINDOW_TOKENS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,6 +247,7 @@ Frame = (
     | Draining
     | Close
     | Closed
+    | Arrived
     | Push
     | Step
     | Result
@@ -254,9 +275,9 @@ _JSON_KINDS: dict[int, type[Any]] = {
     30: Park,
     31: Resume,
     32: Resumed,
+    33: Arrived,
 }
 _KIND_OF = {cls: kind for kind, cls in _JSON_KINDS.items()}
-_FIELD_TYPES: dict[str, type] = {"int": int, "str": str, "bool": bool}
 
 
 def encode_frame(frame: Frame) -> bytes:
@@ -270,13 +291,13 @@ def encode_frame(frame: Frame) -> bytes:
             frame.keep,
             frame.replay,
         )
-        return head + encode_hidden(frame.hidden)
+        encode = encode_compact if frame.compact else encode_hidden
+        return head + encode(frame.hidden)
     if isinstance(frame, Result):
         rows = int(frame.hidden.shape[0])
         head = _RESULT.pack(_RESULT_KIND, frame.epoch, frame.position, frame.end, rows)
         return head + encode_hidden(frame.hidden)
-    body = {f.name: getattr(frame, f.name) for f in dataclasses.fields(frame)}
-    return bytes([_KIND_OF[type(frame)]]) + json.dumps(body).encode()
+    return bytes([_KIND_OF[type(frame)]]) + encode_fields(frame)
 
 
 def decode_frame(data: bytes, *, hidden_size: int) -> Frame:
@@ -291,7 +312,7 @@ def decode_frame(data: bytes, *, hidden_size: int) -> Frame:
     cls = _JSON_KINDS.get(kind)
     if cls is None:
         raise ProtocolViolation(f"A peer sent a frame of unknown kind {kind}.")
-    frame: Frame = _decode_json(cls, data[1:])
+    frame: Frame = decode_fields(cls, data[1:])
     return frame
 
 
@@ -301,8 +322,18 @@ def _decode_step(data: bytes, hidden_size: int) -> Step:
     _, epoch, position, tokens, keep, replay = _STEP.unpack_from(data)
     if not 1 <= tokens <= MAX_STEP_TOKENS or keep > tokens or replay > 1:
         raise ProtocolViolation(f"A peer sent a step of {tokens} tokens that keeps {keep}.")
-    hidden = decode_hidden(memoryview(data)[_STEP.size :], rows=tokens, columns=hidden_size)
-    return Step(epoch=epoch, position=position, keep=keep, replay=bool(replay), hidden=hidden)
+    body = memoryview(data)[_STEP.size :]
+    step = Step(
+        epoch=epoch,
+        position=position,
+        keep=keep,
+        replay=bool(replay),
+        hidden=decode_hidden(body, rows=tokens, columns=hidden_size, may_be_compact=True),
+        compact=is_compact(body),
+    )
+    if step.compact and not step.is_long:
+        raise ProtocolViolation(f"A peer sent a step of {tokens} tokens in 8 bits.")
+    return step
 
 
 def _decode_result(data: bytes, hidden_size: int) -> Result:
@@ -313,31 +344,3 @@ def _decode_result(data: bytes, hidden_size: int) -> Result:
         raise ProtocolViolation("A peer sent a result whose positions make no sense.")
     hidden = decode_hidden(memoryview(data)[_RESULT.size :], rows=rows, columns=hidden_size)
     return Result(epoch=epoch, position=position, end=end, hidden=hidden)
-
-
-def _decode_json(cls: type[Any], body: bytes) -> Any:
-    name = cls.__name__
-    if len(body) > _MAX_JSON_BYTES:
-        raise ProtocolViolation(f"A peer sent a {name} message that is too long.")
-    try:
-        fields = json.loads(body)
-    except (ValueError, RecursionError):
-        raise ProtocolViolation(f"A peer sent a {name} message that is not readable.") from None
-    expected = {f.name: _FIELD_TYPES[str(f.type)] for f in dataclasses.fields(cls)}
-    if not isinstance(fields, dict) or fields.keys() != expected.keys():
-        raise ProtocolViolation(f"A peer sent a {name} message with the wrong fields.")
-    for key, kind in expected.items():
-        if type(fields[key]) is not kind or not _is_sound(fields[key]):
-            raise ProtocolViolation(f"A peer sent a {name} message with a bad {key!r}.")
-    return cls(**fields)
-
-
-def _is_sound(value: int | str | bool) -> bool:
-    """False for numbers out of bounds and for text that could not be passed on as UTF-8."""
-    if isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            return False
-        return True
-    return 0 <= value < 2**32

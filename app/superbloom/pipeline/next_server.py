@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
+from superbloom.domain.chain_time import Hop
 from superbloom.domain.errors import PeerLost
+from superbloom.domain.span import Span
 from superbloom.pipeline.history import History
 from superbloom.pipeline.messages import CHUNK_TOKENS, NextLost, Open, Push, Reroute, Step
 from superbloom.pipeline.outbound import Outbound
+from superbloom.pipeline.step_way import StepWay, computing_seconds
 from superbloom.pipeline.swarm_access import SwarmAccess
 
 
@@ -25,6 +28,8 @@ class NextServer:
         self._passes_replay = opened.passes_replay
         self._history = history
         self._model = opened.model
+        self._blocks = Span(opened.start, opened.end)
+        self._allows_compact = opened.allows_compact
         self._access = access
         self._outbound: Outbound | None = None
         self._unreachable = False
@@ -89,12 +94,26 @@ class NextServer:
 
     async def _open_way(self) -> Outbound:
         """Raises PeerLost, also after a look at where the peer says that it is now."""
-        way = (self._access.transport, self._peer, self._push_head(), self._note_loss)
+        transport, head = self._access.transport, self._push_head()
+        where = (transport, self._peer, head, self._step_way(), self._note_loss)
         try:
-            return await Outbound.open(*way)
+            return await Outbound.open(*where)
         except PeerLost:
             await self._access.directory.refresh(self._model)
-        return await Outbound.open(*way)
+        return await Outbound.open(*where)
+
+    def _step_way(self) -> StepWay:
+        """What the next server computes is guessed: all that it has behind our own blocks."""
+        hops = [Hop(self._access.transport.peer_id, self._blocks)]
+        for server in self._access.directory.servers(self._model):
+            if server.peer == self._peer and server.span.end > self._blocks.end:
+                hops.append(Hop(server.peer, Span(self._blocks.end, server.span.end)))
+        return StepWay(
+            self._peer,
+            self._access.link_rates,
+            computing_seconds(self._access, self._model, *hops),
+            allows_compact=self._allows_compact,
+        )
 
     def _push_head(self) -> Push:
         me, peer = self._access.transport.peer_id.encode(), self._peer.encode()

@@ -36,14 +36,20 @@ class Parking:
             self._expire(next(iter(self._parked)))
 
     async def take(
-        self, prompt: Sequence[int], max_tokens: int, notify: Callable[[PhaseChange], None]
+        self,
+        prompt: Sequence[int],
+        max_tokens: int,
+        notify: Callable[[PhaseChange], None],
+        *,
+        exact: bool = False,
     ) -> tuple[ChainSession, int] | None:
         """The session that shares most with `prompt`, taken up again, and how much it shares.
 
-        At least the prompt's last token is left to compute.
+        At least the prompt's last token is left to compute. If `exact`, only one whose tokens were
+        not rounded on their way.
         """
-        while self._parked:
-            shared = {s: s.shared_prefix(prompt[:-1]) for s in self._parked}
+        while fit := [session for session in self._parked if session.exact or not exact]:
+            shared = {s: s.shared_prefix(prompt[:-1]) for s in fit}
             best = max(shared, key=lambda session: shared[session])
             if shared[best] < WORTH_TOKENS:
                 return None

@@ -20,6 +20,7 @@ from superbloom.inference.tokenizer import ChatTokenizer
 from superbloom.pipeline.answer import Answer, written
 from superbloom.pipeline.cohort_gate import CohortGate
 from superbloom.pipeline.ends_thread import EndsThread
+from superbloom.pipeline.guessing import GuessSource
 from superbloom.pipeline.parking import Parking
 from superbloom.pipeline.served_model import ServedModel
 from superbloom.pipeline.session import ChainSession
@@ -39,15 +40,18 @@ class RemoteModel:
         context_tokens: int,
         threads: int = 1,
         drafts: bool = True,
+        guesses: GuessSource | None = None,
     ) -> None:
         """The ends compute with `threads`, on a thread of their own; the one that calls this,
         which does the network, computes nothing. Without `drafts`, every token has its own step.
+        With `guesses`, a small model finds more of them.
         """
         self._present = present
         self._tokenizer = tokenizer
         self._served = served
         self._context_tokens = context_tokens
         self._drafts = drafts
+        self._guesses = guesses
         self._parking = Parking()
         self._ends = EndsThread(ends, threads=threads)
         self._gate = CohortGate()
@@ -78,8 +82,13 @@ class RemoteModel:
             )
         events: asyncio.Queue[GenerationEvent | None] = asyncio.Queue()
         max_tokens = len(prompt) + min(room, sampling.max_tokens)
-        taken = await self._parking.take(prompt, max_tokens, events.put_nowait)
-        session, held = taken or (self._open_session(max_tokens, events.put_nowait), 0)
+        taken = await self._parking.take(
+            prompt, max_tokens, events.put_nowait, exact=sampling.exact
+        )
+        session, held = taken or (
+            self._open_session(max_tokens, events.put_nowait, exact=sampling.exact),
+            0,
+        )
         answer = Answer(
             tuple(prompt),
             sampling,
@@ -90,6 +99,7 @@ class RemoteModel:
             sample=functools.partial(self._sample, session),
             emit=events.put_nowait,
             drafts=self._drafts,
+            guesses=self._guesses if self._drafts else None,
         )
         writing = asyncio.create_task(answer.write(), name="answer")
         stopping = asyncio.create_task(stop.wait(), name="answer: stop")
@@ -120,7 +130,9 @@ class RemoteModel:
         await self._parking.close()
         await self._ends.close()
 
-    def _open_session(self, max_tokens: int, notify: Callable[[PhaseChange], None]) -> ChainSession:
+    def _open_session(
+        self, max_tokens: int, notify: Callable[[PhaseChange], None], *, exact: bool
+    ) -> ChainSession:
         access = self._present()
         if access is None:
             raise NetworkFailed("This computer is in no swarm at the moment.")
@@ -131,6 +143,7 @@ class RemoteModel:
             max_tokens=max_tokens,
             embed=self._ends.embed,
             notify=notify,
+            exact=exact,
         )
 
     async def _sample(

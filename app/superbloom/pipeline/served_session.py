@@ -45,8 +45,10 @@ from superbloom.pipeline.messages import (
     encode_frame,
 )
 from superbloom.pipeline.next_server import NextServer
+from superbloom.pipeline.previous_server import PreviousServer
 from superbloom.pipeline.served_model import ServedModel
 from superbloom.pipeline.step_room import PeerRoom, StepRoom
+from superbloom.pipeline.step_way import tell_arrived
 from superbloom.pipeline.swarm_access import SwarmAccess
 from superbloom.swarm.live_stream import LiveStream
 from superbloom.swarm.transport import MAX_FRAME_BYTES
@@ -89,14 +91,21 @@ class ServedSession:
         """`make_room` ends sessions that rest, if that gives so many bytes of cache."""
         self.id = bytes.fromhex(opened.session)
         self.blocks = Span(opened.start, opened.end)
-        self.previous = opened.previous
+        self.previous = PreviousServer(
+            opened.previous,
+            self.accept,
+            tells_arrivals=opened.allows_compact,
+            hidden_size=served.hidden_size,
+            most_bytes=most_frame_bytes(served.hidden_size),
+        )
         self.tokens_served = 0
+        self._allows_compact = opened.allows_compact
         self._client = client
         self._executor = executor
         self._served = served
         self._make_room = make_room
         self._epoch = opened.epoch
-        self._next = NextServer(opened, History(history_room), access)
+        self._next = NextServer(opened, History(history_room, client.peer), access)
         self._received = 0
         self._sent = 0
         self._max_tokens = opened.max_tokens
@@ -140,6 +149,8 @@ class ServedSession:
         One of a newer epoch begins that epoch. Raises ProtocolViolation if it leaves a gap or
         exceeds what was announced.
         """
+        if step.compact and not self._allows_compact:
+            raise ProtocolViolation("A step came in 8 bits in a session that is to be exact.")
         if step.epoch < self._epoch:
             return
         if step.epoch > self._epoch:
@@ -214,12 +225,14 @@ class ServedSession:
         """Do what the client says; False when it closes the session."""
         match frame:
             case Step():
-                if self.previous:
+                if self.previous.peer:
                     raise ProtocolViolation("A client sent a step past the first server.")
+                if self._allows_compact:
+                    await tell_arrived(self._client, frame)
                 await self.accept(frame)
             case NewEpoch():
                 self._begin_epoch(frame.epoch, frame.position)
-                self.previous = frame.previous
+                self.previous.peer = frame.previous
                 await self._next.begin_anew()
                 await self._tell(EpochBegun(epoch=self._epoch))
             case Reroute():

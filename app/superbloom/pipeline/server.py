@@ -21,20 +21,15 @@ from superbloom.pipeline.messages import (
     Open,
     Push,
     Refused,
-    Step,
     decode_frame,
     encode_frame,
 )
 from superbloom.pipeline.served_model import ServedModel
-from superbloom.pipeline.served_session import (
-    FAREWELL_SECONDS,
-    ServedSession,
-    most_frame_bytes,
-)
+from superbloom.pipeline.served_session import FAREWELL_SECONDS, ServedSession
 from superbloom.pipeline.step_room import PeerRoom
 from superbloom.pipeline.swarm_access import SwarmAccess
 from superbloom.swarm.live_stream import LiveStream
-from superbloom.swarm.pace import Pace
+from superbloom.swarm.pace import FRAMES_PER_SECOND, Pace
 from superbloom.swarm.transport import Stream
 
 log = logging.getLogger(__name__)
@@ -50,6 +45,9 @@ DRAIN_LOOK_SECONDS = 0.2
 
 SESSIONS_PER_PEER = 64
 """Sessions one client may have open at once."""
+
+PUSHED_FRAMES_PER_SECOND = 2 * FRAMES_PER_SECOND
+"""What one server may push into all its sessions here: they may be those of many clients."""
 
 
 class BlockServer:
@@ -70,6 +68,7 @@ class BlockServer:
         self._per_peer: Counter[str] = Counter()
         self._rooms: dict[str, PeerRoom] = {}
         self._paces = WeakValueDictionary[str, Pace]()
+        self._push_paces = WeakValueDictionary[str, Pace]()
         self._histories = HistoryRoom()
         self._farewells: set[asyncio.Task[None]] = set()
         self._draining = False
@@ -140,7 +139,7 @@ class BlockServer:
         if not isinstance(opened, Open):
             raise ProtocolViolation("A client began without opening a session.")
         session_id = self._admit(opened, stream.peer)
-        self._reserve(session_id, opened)
+        self._reserve(session_id, opened, stream.peer)
         session = ServedSession(
             opened,
             stream,
@@ -166,11 +165,11 @@ class BlockServer:
             if not self._sessions:
                 self._empty.set()
 
-    def _reserve(self, session_id: bytes, opened: Open) -> None:
+    def _reserve(self, session_id: bytes, opened: Open, client: str) -> None:
         """Reserve the session's cache. Raises SessionRefused."""
         blocks = Span(opened.start, opened.end)
         self._make_room(self._executor.missing_bytes(blocks, opened.max_tokens))
-        self._executor.open(session_id, blocks, opened.max_tokens)
+        self._executor.open(session_id, blocks, opened.max_tokens, owner=client)
 
     def _make_room(self, missing: int) -> None:
         """End parked sessions, the longest parked first, until that gives `missing` bytes.
@@ -198,25 +197,20 @@ class BlockServer:
         task.add_done_callback(self._farewells.discard)
 
     async def _serve_previous(self, raw: Stream) -> None:
-        stream = LiveStream(raw)
+        fresh = Pace(frames_per_second=PUSHED_FRAMES_PER_SECOND)
+        stream = LiveStream(raw, pace=self._push_paces.setdefault(raw.peer, fresh))
         session: ServedSession | None = None
         try:
             push = await self._first_frame(stream)
             session = self._pushed_session(push, stream.peer)
-            most = most_frame_bytes(self._served.hidden_size)
-            while (data := await stream.receive(most)) is not None:
-                step = decode_frame(data, hidden_size=self._served.hidden_size)
-                data = b""  # the step may have to wait: not twice in memory
-                if not isinstance(step, Step):
-                    raise ProtocolViolation(f"A server pushed a {type(step).__name__} message.")
-                if session.previous != stream.peer:
-                    return
-                await session.accept(step)
+            if not await session.previous.follow(stream):
+                log.info("%s has opened a later stream to a session", stream.peer)
+                await _refuse(stream, SessionRefused("A later stream has taken this one's place."))
         except PeerLost as loss:
             log.info("The previous server is gone: %s", loss.message)
         except SuperbloomError as error:
             log.warning("Steps from %s are refused: %s", stream.peer, error.message)
-            if session is not None and session.previous == stream.peer:
+            if session is not None and session.previous.peer == stream.peer:
                 await session.refuse(error, blame=stream.peer)
         finally:
             await stream.close()
@@ -266,7 +260,7 @@ class BlockServer:
         me = self._access.transport.peer_id.encode()
         self._check_tag(push.tag, b"push", push.session.encode(), peer.encode(), me)
         session = self._sessions.get(session_id)
-        if session is None or session.previous != peer:
+        if session is None or session.previous.peer != peer:
             raise SessionRefused("There is no such session here for that server.")
         return session
 

@@ -63,8 +63,13 @@ class ChainSession:
         max_tokens: int,
         embed: Embed,
         notify: Callable[[PhaseChange], None],
+        exact: bool = False,
     ) -> None:
-        """Begin on `access`, and follow to what `present` gives while that is the same swarm."""
+        """Begin on `access`, and follow to what `present` gives while that is the same swarm.
+
+        If `exact`, no link is so slow that long steps are rounded to 8 bits.
+        """
+        self.exact = exact
         self._present = present
         self._served = served
         self._max_tokens = max_tokens
@@ -86,6 +91,11 @@ class ChainSession:
         if self._chain.is_whole:
             with contextlib.suppress(_ChainBroken):
                 await self._send_waiting()
+
+    def send_soon(self, token_ids: Sequence[int], *, keep: int) -> None:
+        """As `send`, at any time: it is done in the `receive` that waits, or the next one."""
+        self._windows.add(token_ids, keep)
+        self._inbox.put_nowait(News())
 
     async def receive(self) -> Tensor:
         """What the oldest window gives, once it has passed all blocks: [keep, hidden_size].
@@ -154,7 +164,7 @@ class ChainSession:
     def _is_sound(self) -> bool:
         """True if the chain is whole and nothing bad was heard from it."""
         news = [self._inbox.get_nowait() for _ in range(self._inbox.qsize())]
-        healthy = all(isinstance(item.what, Result) for item in news)
+        healthy = all(isinstance(item.what, Result | None) for item in news)
         healthy = healthy and not any(link.draining for link in self._chain.links)
         return healthy and bool(self._chain.segments) and self._chain.is_whole
 
@@ -201,11 +211,12 @@ class ChainSession:
             result = self._weigh(news)
             if result is not None:
                 return result
+            await self._send_waiting()
 
     def _weigh(self, news: News) -> Result | None:
         """The result in `news`, if it is the one waited for; raises _ChainBroken on a loss."""
         link, what = news.link, news.what
-        if link not in self._chain.links:
+        if link is None or link not in self._chain.links:
             return None
         match what:
             case Result() | NextLost() if what.epoch != self._windows.epoch:
@@ -314,10 +325,10 @@ class ChainSession:
         self._planner = ChainPlanner(access.directory, self._served)
         self._chain = Chain(self._planner, self._served.blocks)
         self._mender = Mender(
-            transport=access.transport,
-            membership=access.membership,
+            access=access,
             served=self._served,
             max_tokens=self._max_tokens,
+            exact=self.exact,
             inbox=self._inbox,
         )
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from superbloom.domain.link_rates import LinkRates
 from superbloom.swarm.directory import Directory
 from superbloom.swarm.membership import Membership
 from superbloom.swarm.transport import Transport
@@ -17,6 +18,8 @@ class SwarmAccess:
     transport: Transport
     membership: Membership
     directory: Directory
+    link_rates: LinkRates = field(default_factory=LinkRates)
+    """How fast the links from here are, for all sessions."""
 
 
 Present = Callable[[], SwarmAccess | None]

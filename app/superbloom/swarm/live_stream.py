@@ -49,6 +49,11 @@ class LiveStream:
         """Bytes that have come in, pings and unfinished frames included."""
         return self._stream.received_bytes
 
+    @property
+    def arrival_rate(self) -> float:
+        """Bytes per second at which the latest frame came in, by its later half."""
+        return self._stream.arrival_rate
+
     async def send(self, frame: bytes) -> None:
         """Send a frame, which may not be empty. Raises PeerLost."""
         if not frame:

@@ -1,8 +1,8 @@
 """A network inside one process, for tests: the transport's twin, with the failures of the real one.
 
-Links can be slow, reset, cut (reset and refused), partitioned (what is sent waits unseen, as in
-TCP, until the link heals), and peers can be killed. One event loop, no threads, no randomness but
-the seed's, so a test runs the same way every time.
+Links can be slow or narrow, reset, cut (reset and refused), partitioned (what is sent waits unseen,
+as in TCP, until the link heals), and peers can be killed. One event loop, no threads, no randomness
+but the seed's, so a test runs the same way every time.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import hmac
 import logging
+import math
 import random
 import time
 from collections.abc import Coroutine, Mapping, Sequence
@@ -51,6 +52,7 @@ class MemoryNetwork:
         self._peers: dict[str, MemoryTransport] = {}
         self._secrets: dict[str, bytes] = {}
         self._delays: dict[_Ends, float] = {}
+        self._rates: dict[_Ends, float] = {}
         self._breaks: dict[_Ends, _Break] = {}
         self._streams: list[MemoryStream] = []
         self._table: dict[str, dict[str, tuple[bytes, float]]] = {}
@@ -68,6 +70,10 @@ class MemoryNetwork:
     def delay(self, seconds: float, a: str, b: str | None = None) -> None:
         """Let everything on the link take `seconds` one way, from the next frame on."""
         self._delays[_ends(a, b)] = seconds
+
+    def limit(self, bytes_per_second: float, a: str, b: str | None = None) -> None:
+        """Let every stream of the link carry so much each way, from the next frame on."""
+        self._rates[_ends(a, b)] = bytes_per_second
 
     def reset(self, a: str, b: str | None = None) -> None:
         """Reset the open streams of a link; new ones can be opened."""
@@ -109,6 +115,10 @@ class MemoryNetwork:
     def delay_of(self, a: str, b: str) -> float:
         found = (self._delays.get(ends) for ends in (_ends(a, b), _ends(a), _ends(b)))
         return next((seconds for seconds in found if seconds is not None), self.default_delay)
+
+    def rate_of(self, a: str, b: str) -> float:
+        found = (self._rates.get(ends) for ends in (_ends(a, b), _ends(a), _ends(b)))
+        return next((rate for rate in found if rate is not None), math.inf)
 
     def is_partitioned(self, a: str, b: str) -> bool:
         return self._broken(a, b) is _Break.PARTITION

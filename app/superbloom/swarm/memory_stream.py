@@ -20,6 +20,9 @@ class Links(Protocol):
     def delay_of(self, a: str, b: str) -> float:
         """Seconds one way between two peers."""
 
+    def rate_of(self, a: str, b: str) -> float:
+        """Bytes per second that a stream between two peers carries each way."""
+
     def is_partitioned(self, a: str, b: str) -> bool:
         """True while nothing comes through between two peers."""
 
@@ -40,6 +43,7 @@ class MemoryStream:
         self._on_way: deque[tuple[float, bytes | None]] = deque()
         self._arrived: deque[bytes | None] = deque()
         self._unread_bytes = 0
+        self._way_free_at = 0.0
         self._loss: str = ""
         self._changed = asyncio.Event()
 
@@ -72,6 +76,10 @@ class MemoryStream:
             self._changed.set()
         return frame
 
+    @property
+    def arrival_rate(self) -> float:
+        return self._network.rate_of(self.owner, self.peer)
+
     async def close(self) -> None:
         if not self._loss:
             self._end("The stream is closed.")
@@ -88,7 +96,9 @@ class MemoryStream:
         """Let a frame, or the end (None), travel here."""
         if not self._loss:
             self._unread_bytes += len(frame or b"")
-            due = _now() + self._network.delay_of(self.owner, self.peer)
+            taken = len(frame or b"") / self._network.rate_of(self.owner, self.peer)
+            self._way_free_at = max(_now(), self._way_free_at) + taken
+            due = self._way_free_at + self._network.delay_of(self.owner, self.peer)
             if self._on_way:
                 due = max(due, self._on_way[-1][0])
             self._on_way.append((due, frame))

@@ -8,6 +8,8 @@ header of four 0xFF is the end in good order; a connection that ends without it 
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 
 from superbloom.domain.errors import PeerLost
 from superbloom.swarm.transport import MAX_FRAME_BYTES
@@ -38,6 +40,9 @@ class SocketStream:
         self._header: int | None = None
         self._parts: list[bytes] = []
         self._parts_bytes = 0
+        self._part_times: list[float] = []
+        """When the first header of the frame had come, and each of its parts so far."""
+        self.arrival_rate = math.inf
         self._ended = False
         self._closed = False
         writer.transport.set_write_buffer_limits(high=BUFFER_BYTES)
@@ -68,13 +73,17 @@ class SocketStream:
                         break
                     self._header = int.from_bytes(header, "big")
                     self._check_header(self._header & ~_MORE, bool(self._header & _MORE), most)
+                    self._part_times = self._part_times or [time.monotonic()]
                 part = await self._reader.readexactly(self._header & ~_MORE)
             except (asyncio.IncompleteReadError, OSError):
                 words = "The stream is closed." if self._closed else BROKEN
                 self._abort()
                 raise PeerLost(words, peer=self.peer) from None
             self.received_bytes += len(part)
+            self._part_times.append(time.monotonic())
             more, self._header = self._header & _MORE, None
+            if not more:
+                self._note_arrival(self._parts_bytes + len(part))
             if not more and not self._parts:
                 return part
             self._parts.append(part)
@@ -127,6 +136,13 @@ class SocketStream:
         except OSError:
             self._abort()
             raise PeerLost(BROKEN, peer=self.peer) from None
+
+    def _note_arrival(self, nbytes: int) -> None:
+        """A frame of `nbytes` is complete."""
+        times, self._part_times = self._part_times, []
+        before = (len(times) - 2) // 2  # parts that came earlier than what is measured
+        seconds = times[-1] - times[before]
+        self.arrival_rate = (nbytes - before * PART_BYTES) / seconds if seconds else math.inf
 
     def _expect_open(self) -> None:
         if self._closed or self._ended or self._writer.is_closing() or self._reader.at_eof():

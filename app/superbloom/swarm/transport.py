@@ -28,6 +28,14 @@ class Stream(Protocol):
         It grows whenever the other side shows life; an empty frame counts too.
         """
 
+    @property
+    def arrival_rate(self) -> float:
+        """Bytes per second at which (at least) the later half of the latest frame came in.
+
+        The beginning of a long frame says less: a connection is slow until it has found its pace.
+        Infinite for a frame that was here at once.
+        """
+
     async def send(self, frame: bytes) -> None:
         """Send one frame of at most MAX_FRAME_BYTES. Waits only while the send buffer is full.
 

@@ -10,6 +10,7 @@ from PySide6.QtCore import QObject, Signal
 from superbloom.control.messages import (
     Answering,
     CancelFetch,
+    ChangeSettings,
     CreateInvite,
     DeleteConversation,
     FetchModel,
@@ -205,6 +206,16 @@ class Actions(QObject):
     def use_model(self, model: str) -> None:
         self._ask(UseModel(model=model), self._store.take_status, timeout=SLOW_SECONDS)
 
+    def guess_ahead(self, wanted: bool) -> None:
+        """Let a small model of this computer guess ahead, or not."""
+        self._ask(
+            ChangeSettings(guess_ahead=wanted), self._store.take_status, self._settings_failed
+        )
+
+    def exact(self, wanted: bool) -> None:
+        """Send every prompt unrounded, or let slow links have it rounded."""
+        self._ask(ChangeSettings(exact=wanted), self._store.take_status, self._settings_failed)
+
     def report(self, error: SuperbloomError) -> None:
         """A failure of which the view that asked can no longer tell."""
         self._board.report(error)
@@ -221,6 +232,10 @@ class Actions(QObject):
     def _share_failed(self, error: SuperbloomError) -> None:
         self._board.report(error)
         self._store.share_changed.emit()  # the switch goes back to how things are
+
+    def _settings_failed(self, error: SuperbloomError) -> None:
+        self._board.report(error)
+        self._store.settings_changed.emit()  # the switch goes back to how things are
 
     def _show_notice(self, notice: Notice) -> None:
         self._board.post(UserMessage(notice.level, notice.message, notice.next_step))

@@ -21,6 +21,7 @@ from superbloom.control.messages import (
     NodeStatus,
     Notice,
     NoticeLevel,
+    SettingsChanged,
     ShareChanged,
     SwarmChanged,
     SwarmStatus,
@@ -56,6 +57,7 @@ class Store(QObject):
     swarm_changed = Signal()
     models_changed = Signal()
     """The models, the one in use, or how far a download is."""
+    settings_changed = Signal()
     conversations_changed = Signal()
     current_changed = Signal()
     """Another conversation is shown, or its head line changed."""
@@ -78,6 +80,10 @@ class Store(QObject):
         self.models: tuple[ModelInfo, ...] = ()
         self.model = ""
         """The model that chats use."""
+        self.guess_ahead = True
+        """A small model may guess how answers go on."""
+        self.exact = False
+        """No prompt is rounded on its way over a slow link."""
         self.progress: dict[str, ModelProgress] = {}
         self.conversations: dict[str, Conversation] = {}
         """Newest first."""
@@ -113,6 +119,7 @@ class Store(QObject):
         self.models_changed.emit()
         self.share_changed.emit()
         self.swarm_changed.emit()
+        self._take_settings(status.guess_ahead, status.exact)
 
     def take_share(self, status: ShareStatus) -> None:
         self.share = status
@@ -210,8 +217,14 @@ class Store(QObject):
             case ModelsChanged():
                 self.models, self.model = event.models, event.model
                 self.models_changed.emit()
+            case SettingsChanged():
+                self._take_settings(event.guess_ahead, event.exact)
             case Notice():
                 self.noticed.emit(event)
+
+    def _take_settings(self, guess_ahead: bool, exact: bool) -> None:
+        self.guess_ahead, self.exact = guess_ahead, exact
+        self.settings_changed.emit()
 
     def _take_notice(self, notice: ChatNotice) -> None:
         running = self._running(notice.conversation, notice.message)

@@ -10,10 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import announced
 from superbloom.control.address import CONTROL_FILE, NodeAddress, write_address
 from superbloom.control.messages import (
     Answering,
     CancelFetch,
+    ChangeSettings,
     ChatDelta,
     ChatFinished,
     ChatNotice,
@@ -62,22 +64,14 @@ TOKEN = "t" * 64
 
 
 def server_info(name: str, span: Span, state: ServerState = ServerState.ONLINE) -> ServerInfo:
-    return ServerInfo(
-        peer=f"peer-{name}",
+    return announced.server_info(
+        f"peer-{name}",
+        span,
         name=name,
         model=MODEL,
-        fingerprint="f",
         blocks=4,
-        span=span,
         state=state,
-        precision=Precision.BF16,
-        device="cpu",
-        version="1",
-        step_seconds=0.01,
-        prefill_tokens_per_second=100.0,
-        free_cache_tokens=1000,
         sessions=1,
-        addresses=(),
         announced_at=1000.0,
     )
 
@@ -318,6 +312,7 @@ _HANDLERS: dict[type, Callable[[ScriptedNode, Any], Any]] = {
     VerifyModel: lambda node, _: node.status.models[0],
     RemoveModel: lambda *_: Done(),
     UseModel: lambda node, _: node.status,
+    ChangeSettings: lambda node, asked: replace(node.status, guess_ahead=asked.guess_ahead),
     CreateInvite: lambda *_: Invitation(code="superbloom:code", expires_at=1e9),
     JoinSwarm: ScriptedNode.join,
     LeaveSwarm: lambda *_: STATUS.swarm,

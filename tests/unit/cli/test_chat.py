@@ -45,6 +45,11 @@ def test_options_become_sampling_settings(node: ScriptedNode, run) -> None:
     assert node.asked_for(NewConversation) == NewConversation(model="tiny", system="Be brief.")
 
 
+def test_an_exact_answer_may_be_asked_for(node: ScriptedNode, run) -> None:
+    assert run("chat", "--once", "Hi", "--exact").code == 0
+    assert node.asked_for(SendMessage).sampling == SamplingSettings(exact=True)
+
+
 @pytest.mark.parametrize(
     "words",
     [

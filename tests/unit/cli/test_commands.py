@@ -21,6 +21,7 @@ from superbloom.cli.main import main
 from superbloom.cli.status import coverage_bar, in_words
 from superbloom.control.messages import (
     CancelFetch,
+    ChangeSettings,
     CreateInvite,
     FetchModel,
     GetStatus,
@@ -282,6 +283,13 @@ def test_remove_use_and_cancel(node: ScriptedNode, run) -> None:
     assert node.asked_for(CancelFetch).model == "tiny"
 
 
+@pytest.mark.parametrize(("word", "said"), [("on", "guesses ahead"), ("off", "No small model")])
+def test_guess(node: ScriptedNode, run, word: str, said: str) -> None:
+    ran = run("model", "guess", word)
+    assert (ran.code, node.asked_for(ChangeSettings).guess_ahead) == (0, word == "on")
+    assert said in ran.out
+
+
 # --- the program ------------------------------------------------------------------------------
 
 
@@ -354,7 +362,7 @@ def test_what_was_done_to_a_model_as_json(node: ScriptedNode, run, verb: str) ->
 COMMANDS = (
     "chat", "status", "stop", "invite", "join CODE", "leave", "share on", "share off",
     "share status", "model list", "model fetch M", "model import P", "model verify M",
-    "model remove M", "model use M", "model cancel M",
+    "model remove M", "model use M", "model cancel M", "model guess on",
 )  # fmt: skip
 
 

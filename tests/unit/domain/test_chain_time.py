@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from announced import server_info
 from superbloom.domain.chain_time import (
     Hop,
     entry_seconds,
@@ -14,28 +15,10 @@ from superbloom.domain.chain_time import (
     step_seconds,
     ways_on,
 )
-from superbloom.domain.model_card import Precision
 from superbloom.domain.span import Span
-from superbloom.domain.swarm_map import ServerInfo, ServerState, load_differs
+from superbloom.domain.swarm_map import load_differs
 
-SERVER = ServerInfo(
-    peer="a",
-    name="a",
-    model="m",
-    fingerprint="f",
-    blocks=8,
-    span=Span(0, 4),
-    state=ServerState.ONLINE,
-    precision=Precision.BF16,
-    device="cpu",
-    version="1",
-    step_seconds=0.04,
-    prefill_tokens_per_second=100.0,
-    free_cache_tokens=1000,
-    sessions=0,
-    addresses=(),
-    announced_at=0.0,
-)
+SERVER = server_info("a", step_seconds=0.04)
 OTHER = replace(SERVER, peer="b", span=Span(4, 8))
 SERVERS = {"a": SERVER, "b": OTHER}
 HOPS = (Hop("a", Span(0, 4)), Hop("b", Span(4, 6)))

@@ -114,3 +114,21 @@ def test_nothing_is_sent_ahead_where_it_comes_no_sooner() -> None:
     for _ in range(600):  # things may have changed
         policy.note_alone(8, 0.1)
     assert policy.sends_ahead(GOOD[:1])
+
+
+def test_guesses_are_believed_the_more_the_surer_the_model_and_apart_from_matches() -> None:
+    acceptance = Acceptance()
+    beliefs = (0.1, 0.4, 0.6, 0.8, 0.9, 0.99)
+    chances = [acceptance.chance(Draft(1, belief=belief)) for belief in beliefs]
+    assert chances == sorted(set(chances))
+    for _ in range(60):
+        acceptance.note(Draft(1, belief=0.99), right=False)
+    assert acceptance.chance(Draft(1, belief=0.99)) < 0.3
+    assert acceptance.chance(Draft(1, belief=0.9)) == chances[-2]
+    assert acceptance.chance(Draft(1, 20)) == Acceptance().chance(Draft(1, 20))
+
+
+def test_a_window_of_guesses_is_sent_ahead_on_lesser_odds() -> None:
+    policy = timed((1, 0.1))
+    assert policy.sends_ahead([Draft(1, belief=0.8)] * 2)
+    assert not policy.sends_ahead([Draft(1, belief=0.6)] * 2)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from superbloom.domain.model_card import Precision
+from announced import server_info
 from superbloom.domain.placement import STALE_SECONDS, choose_span
 from superbloom.domain.span import Span
 from superbloom.domain.swarm_map import ServerInfo, ServerState, coverage
@@ -23,24 +23,7 @@ def server(
     state: ServerState = ServerState.ONLINE,
     at: float = NOW,
 ) -> ServerInfo:
-    return ServerInfo(
-        peer=peer,
-        name=peer,
-        model="m",
-        fingerprint="f",
-        blocks=blocks,
-        span=Span(start, end),
-        state=state,
-        precision=Precision.BF16,
-        device="cpu",
-        version="1",
-        step_seconds=1.0,
-        prefill_tokens_per_second=1.0,
-        free_cache_tokens=1,
-        sessions=0,
-        addresses=(),
-        announced_at=at,
-    )
+    return server_info(peer, Span(start, end), blocks=blocks, state=state, announced_at=at)
 
 
 @st.composite

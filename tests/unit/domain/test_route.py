@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from announced import server_info
 from superbloom.domain.chain_time import entry_seconds, step_seconds
 from superbloom.domain.errors import BlocksMissing
-from superbloom.domain.model_card import Precision
 from superbloom.domain.route import Hop, choose_chain
 from superbloom.domain.span import Span
 from superbloom.domain.swarm_map import ServerInfo, ServerState
@@ -31,23 +31,16 @@ def server(
     sessions: int = 0,
     waiting: float = 0.0,
 ) -> ServerInfo:
-    return ServerInfo(
-        peer=peer,
-        name=peer,
-        model="m",
+    return server_info(
+        peer,
+        Span(start, end),
         fingerprint=fingerprint,
         blocks=blocks,
-        span=Span(start, end),
         state=state,
-        precision=Precision.BF16,
-        device="cpu",
-        version="1",
         step_seconds=seconds,
         prefill_tokens_per_second=1.0,
         free_cache_tokens=free,
         sessions=sessions,
-        addresses=(),
-        announced_at=0.0,
         waiting_seconds=waiting,
     )
 

@@ -1,13 +1,8 @@
-"""Windows are exact, pay where text repeats and cost next to nothing where it does not.
-
-A ring of servers is played through with a clock of its own: windows queue at every server, and
-those that turned out to be wrong are computed to their end all the same.
-"""
+"""Windows are exact, pay where text repeats and cost next to nothing where it does not."""
 
 from __future__ import annotations
 
 import random
-from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 
@@ -15,55 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from superbloom.domain.drafting import Draft, Drafter, EarlierText, NoDrafts
-from superbloom.domain.speculation import MOST_WINDOWS, WINDOW_TOKENS, Speculation
+from superbloom.domain.drafting import Draft, EarlierText, NoDrafts
+from superbloom.domain.speculation import MOST_WINDOWS, Speculation
 
-Compute = Callable[[int], float]
-"""Seconds that a window of so many tokens takes on one server."""
-
-
-class Ring:
-    """Servers in a ring: `links` seconds one way, the last of them back to the client."""
-
-    def __init__(self, links: Sequence[float], compute: Compute) -> None:
-        self._links, self._compute = links, compute
-        self._free = [0.0] * (len(links) - 1)
-        self.most_under_way = 1
-
-    def back_at(self, now: float, tokens: int) -> float:
-        """When a window that is sent now comes back."""
-        for server, link in enumerate(self._links[:-1]):
-            begun = max(now + link, self._free[server])
-            now = self._free[server] = begun + self._compute(tokens)
-        return now + self._links[-1]
-
-    def seconds(self, drafter: Drafter, prompt: Sequence[int], answer: Sequence[int]) -> float:
-        """How long the answer takes after its first token."""
-        speculation, now, done = Speculation(drafter), 0.0, 1
-        speculation.begin(prompt)
-        speculation.settle(answer[:1], now)
-        under_way: deque[float] = deque()
-        while done < len(answer):
-            while window := speculation.next_window(len(answer) - done, now):
-                assert len(window) <= WINDOW_TOKENS
-                under_way.append(self.back_at(now, len(window)))
-            self.most_under_way = max(self.most_under_way, len(under_way))
-            now = max(now, under_way.popleft())
-            written = checked(answer[done:], speculation.expected())
-            done += len(written)
-            if not speculation.settle(written, now):
-                under_way.clear()
-        return now
-
-
-def checked(truth: Sequence[int], drafts: Sequence[int]) -> list[int]:
-    """What the model makes of the drafts if it means to write `truth`."""
-    written: list[int] = []
-    for token, draft in zip(truth, (*drafts, None), strict=False):
-        written.append(token)
-        if token != draft:
-            break
-    return written
+from .simulated_ring import Ring, checked
 
 
 def speedup(ring: Callable[[], Ring], prompt: Sequence[int], answer: Sequence[int]) -> float:
@@ -157,10 +107,10 @@ def test_nothing_is_sent_ahead_for_long_where_the_server_is_the_bottleneck() -> 
     ring, late = accelerator(), 0
     back_at = ring.back_at
 
-    def counted(now: float, tokens: int) -> float:
+    def counted(now: float, tokens: int, slower: float) -> float:
         nonlocal late
         late += ring._free[0] > now
-        return back_at(now, tokens)
+        return back_at(now, tokens, slower)
 
     ring.back_at = counted  # type: ignore[method-assign]
     ring.seconds(EarlierText(), prompt, answer)
@@ -169,6 +119,9 @@ def test_nothing_is_sent_ahead_for_long_where_the_server_is_the_bottleneck() -> 
 
 class Told:
     """Proposes the truth, or what it is told to instead."""
+
+    growing = False
+    at_work = False
 
     def __init__(self, truth: Sequence[int], wrong_at: frozenset[int]) -> None:
         self._truth = [-t - 1 if n in wrong_at else t for n, t in enumerate(truth)]

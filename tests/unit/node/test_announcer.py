@@ -8,9 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from superbloom.domain.model_card import Precision
-from superbloom.domain.span import Span
-from superbloom.domain.swarm_map import ServerInfo, ServerState
+from announced import server_info
+from superbloom.domain.swarm_map import ServerInfo
 from superbloom.node import announcer as announcer_module
 from superbloom.node.announcer import Announcer
 from superbloom.swarm.directory import Directory
@@ -21,24 +20,7 @@ MEMBERSHIP = Membership("ours", b"k" * 32)
 
 
 def info(peer: str) -> ServerInfo:
-    return ServerInfo(
-        peer=peer,
-        name="a\tserver",
-        model="toy",
-        fingerprint="f",
-        blocks=8,
-        span=Span(0, 4),
-        state=ServerState.ONLINE,
-        precision=Precision.BF16,
-        device="cpu",
-        version="1",
-        step_seconds=0.01,
-        prefill_tokens_per_second=100.0,
-        free_cache_tokens=1000,
-        sessions=0,
-        addresses=(),
-        announced_at=time.time(),
-    )
+    return server_info(peer, name="a\tserver")
 
 
 async def test_a_description_that_fails_is_logged_and_tried_again(

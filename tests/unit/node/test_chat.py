@@ -159,7 +159,14 @@ class Desk:
         self.models = FakeModels(self.model)
         self.events = Events()
         self.conversations = Conversations(path)
-        self.chat = ChatService(self.conversations, self.models, self.events, model=lambda: "tiny")
+        self.exact = False
+        self.chat = ChatService(
+            self.conversations,
+            self.models,
+            self.events,
+            model=lambda: "tiny",
+            exact=lambda: self.exact,
+        )
 
     async def begin(self, system: str = "") -> Conversation:
         return await self.chat.create(NewConversation(system=system), "view-1")
@@ -188,6 +195,21 @@ async def make(tmp_path: Path) -> AsyncIterator[Make]:
     yield build
     for desk in made:
         await desk.close()
+
+
+@pytest.mark.parametrize("asked", [False, True])
+@pytest.mark.parametrize("kept", [False, True])
+async def test_an_answer_is_exact_if_it_or_all_are_to_be(
+    make: Make, asked: bool, kept: bool
+) -> None:
+    desk = make(hello)
+    desk.exact = kept
+    head = await desk.begin()
+    sampling = SamplingSettings(seed=3, exact=asked)
+    request = SendMessage(conversation=head.id, text="Hi?", sampling=sampling)
+    await desk.chat.send(request, "view-1")
+    await desk.events.finished()
+    assert desk.model.samplings == [SamplingSettings(seed=3, exact=asked or kept)]
 
 
 async def test_an_answer_is_streamed_stored_and_titled(make: Make) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,13 +10,13 @@ from typing import Any
 
 import pytest
 
+from announced import server_info
+from superbloom.control.messages import ModelInfo
 from superbloom.domain.errors import ModelNotHere
-from superbloom.domain.model_card import Precision
 from superbloom.domain.sharing import ShareState, ShareStatus
-from superbloom.domain.span import Span
-from superbloom.domain.swarm_map import ServerInfo, ServerState
 from superbloom.node import chat_models
 from superbloom.node.chat_models import ChatModels
+from superbloom.node.small_models import SmallModels
 from superbloom.node.swarm import Place
 from superbloom.swarm.directory import Directory
 from superbloom.swarm.membership import Membership
@@ -47,6 +46,7 @@ class Surroundings:
             place=self._give_place,
             present=lambda: self.place,
             share=lambda: self.share,
+            small=SmallModels(_no_models, wanted=lambda: True),
         )
 
     def ask(self) -> asyncio.Task[Any]:
@@ -57,24 +57,7 @@ class Surroundings:
 
     async def server_appears(self) -> None:
         await self.place.directory.announce(
-            ServerInfo(
-                peer=self.place.transport.peer_id,
-                name="",
-                model=MODEL,
-                fingerprint="0" * 16,
-                blocks=4,
-                span=Span(0, 4),
-                state=ServerState.ONLINE,
-                precision=Precision.FP32,
-                device="CPU",
-                version="0",
-                step_seconds=0.1,
-                prefill_tokens_per_second=10.0,
-                free_cache_tokens=100,
-                sessions=0,
-                addresses=(),
-                announced_at=time.time(),
-            )
+            server_info(self.place.transport.peer_id, model=MODEL, fingerprint="0" * 16, blocks=4)
         )
         await self.place.directory.refresh(MODEL)
 
@@ -98,8 +81,12 @@ class Surroundings:
         assert folder == Path("/models") / model
         return SimpleNamespace(
             served=SimpleNamespace(blocks=4),
-            in_swarm=lambda present: SimpleNamespace(present=present),
+            in_swarm=lambda present, guesses: SimpleNamespace(present=present),
         )
+
+
+async def _no_models() -> tuple[ModelInfo, ...]:
+    return ()
 
 
 @pytest.fixture

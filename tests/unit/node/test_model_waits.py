@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,12 +10,13 @@ from typing import Any, cast
 
 import pytest
 
+from announced import server_info
 from superbloom.domain.catalogue import Catalogue
 from superbloom.domain.errors import BudgetTooSmall, DownloadFailed
 from superbloom.domain.model_card import HubSource, ModelCard, ModelShape, Precision
 from superbloom.domain.sharing import ShareRequest
 from superbloom.domain.span import Span
-from superbloom.domain.swarm_map import ServerInfo, ServerState
+from superbloom.domain.swarm_map import ServerInfo
 from superbloom.node.model_waits import ModelWaits
 from superbloom.node.models import ModelService
 from superbloom.node.place import Place
@@ -59,24 +59,7 @@ class Tools:
 
 
 def server(span: Span) -> ServerInfo:
-    return ServerInfo(
-        peer="other",
-        name="other",
-        model="tiny",
-        fingerprint="f",
-        blocks=BLOCKS,
-        span=span,
-        state=ServerState.ONLINE,
-        precision=Precision.BF16,
-        device="cpu",
-        version="1",
-        step_seconds=1.0,
-        prefill_tokens_per_second=1.0,
-        free_cache_tokens=1,
-        sessions=0,
-        addresses=(),
-        announced_at=time.time(),
-    )
+    return server_info("other", span, model="tiny", blocks=BLOCKS)
 
 
 @dataclass

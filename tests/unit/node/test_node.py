@@ -17,6 +17,7 @@ from superbloom.control.client import ControlClient
 from superbloom.control.messages import (
     Answering,
     CancelFetch,
+    ChangeSettings,
     ChatFinished,
     ChatNotice,
     ConversationList,
@@ -42,6 +43,7 @@ from superbloom.control.messages import (
     RemoveModel,
     RenameConversation,
     SendMessage,
+    SettingsChanged,
     ShareChanged,
     StartShare,
     StopAnswer,
@@ -69,7 +71,8 @@ from superbloom.domain.sharing import ShareRequest, ShareState, ShareStatus
 from superbloom.domain.span import Span
 from superbloom.node import node as node_module
 from superbloom.node.models import ModelService
-from superbloom.node.node import Node, NodeOptions
+from superbloom.node.node import Node
+from superbloom.node.options import NodeOptions
 from superbloom.node.swarm import Entry
 from superbloom.storage.fetching import FetchWatch
 from superbloom.storage.model_files import ModelFolder
@@ -271,6 +274,21 @@ async def test_a_question_for_a_model_that_is_not_here(computer: Computer) -> No
     finished = await view.until(ChatFinished)
     assert MODEL in finished.error
     await view.ask(StopAnswer(conversation=head.id), Done)
+
+
+async def test_what_the_user_chooses_is_kept_and_told(computer: Computer) -> None:
+    view = await computer.start(share=False)
+    other = await computer.view()
+    assert (await view.ask(GetStatus(), NodeStatus)).guess_ahead
+    assert (await view.ask(ChangeSettings(), NodeStatus)).guess_ahead
+    changed = await view.ask(ChangeSettings(guess_ahead=False), NodeStatus)
+    assert not changed.guess_ahead
+    assert not load_settings(computer.data.settings_file)[0].guess_ahead
+    await other.until(SettingsChanged, lambda told: not told.guess_ahead)
+    changed = await view.ask(ChangeSettings(exact=True), NodeStatus)
+    assert (changed.exact, changed.guess_ahead) == (True, False)
+    assert load_settings(computer.data.settings_file)[0].exact
+    await other.until(SettingsChanged, lambda told: told.exact)
 
 
 async def test_models(computer: Computer, tiny: Path) -> None:

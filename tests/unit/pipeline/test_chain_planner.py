@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 
 import pytest
 
+from announced import server_info
 from superbloom.domain.chain_time import Hop
 from superbloom.domain.errors import BlocksMissing
-from superbloom.domain.model_card import Precision
 from superbloom.domain.observed import HALF_LIFE_SECONDS
 from superbloom.domain.span import Span
-from superbloom.domain.swarm_map import ServerInfo, ServerState
+from superbloom.domain.swarm_map import ServerInfo
 from superbloom.pipeline.chain_planner import UNKNOWN_LINK_SECONDS, ChainPlanner
 from superbloom.pipeline.served_model import ServedModel
 from superbloom.swarm.directory import Directory, _Entry
@@ -25,25 +24,8 @@ SERVED = ServedModel(id="toy", fingerprint="f", blocks=8, hidden_size=3)
 
 
 def server(peer: str, seconds: float, span: Span = WHOLE, **changes: object) -> ServerInfo:
-    info = ServerInfo(
-        peer=peer,
-        name=peer,
-        model="toy",
-        fingerprint="f",
-        blocks=8,
-        span=span,
-        state=ServerState.ONLINE,
-        precision=Precision.BF16,
-        device="cpu",
-        version="1",
-        step_seconds=seconds,
-        prefill_tokens_per_second=1000.0,
-        free_cache_tokens=1000,
-        sessions=0,
-        addresses=(),
-        announced_at=time.time(),
-    )
-    return replace(info, **changes)  # type: ignore[arg-type]
+    usual: dict[str, object] = {"step_seconds": seconds, "prefill_tokens_per_second": 1000.0}
+    return server_info(peer, span, **usual | changes)
 
 
 @pytest.fixture

@@ -8,6 +8,9 @@ from hypothesis import strategies as st
 
 from superbloom.pipeline.history import History, HistoryRoom
 
+SMALLEST = 256 * 2 * 4
+"""What a short history of this width takes, in bytes."""
+
 
 @given(st.lists(st.tuples(st.integers(0, 40), st.integers(1, 400)), max_size=12))
 def test_it_holds_what_a_list_would_hold(writes: list[tuple[int, int]]) -> None:
@@ -46,19 +49,49 @@ def test_what_is_read_does_not_change_later() -> None:
     assert torch.equal(rows, torch.ones(3, 2))
 
 
-def test_all_histories_share_a_room_and_the_oldest_goes_first() -> None:
-    room = HistoryRoom(limit_bytes=3 * 256 * 2 * 4)
-    histories = [History(room) for _ in range(4)]
-    for history in histories[:3]:
-        history.write(0, torch.ones(10, 2))
-    histories[0].write(10, torch.ones(10, 2))  # it is the oldest, however often it grows
-    histories[3].write(0, torch.ones(10, 2))
-    assert [history.holds(10) for history in histories] == [False, True, True, True]
-    assert room.nbytes == 3 * 256 * 2 * 4
-    histories[1].forget()
-    assert room.nbytes == 2 * 256 * 2 * 4
-    History(room).write(0, torch.ones(4000, 2))
-    assert histories[2].holds(10)  # what never fits costs nobody else anything
+def written(room: HistoryRoom, owner: str, tokens: int = 10) -> History:
+    """One that keeps SMALLEST bytes, or more for more than 256 tokens."""
+    history = History(room, owner)
+    history.write(0, torch.ones(tokens, 2))
+    return history
+
+
+def test_all_histories_share_a_room_and_the_one_that_rested_longest_goes_first() -> None:
+    room = HistoryRoom(limit_bytes=3 * SMALLEST)
+    histories = [written(room, f"client {n}") for n in range(3)]
+    histories[0].write(10, torch.ones(1, 2))  # it is the oldest, but at work
+    histories.append(written(room, "client 3"))
+    assert [history.holds(10) for history in histories] == [True, False, True, True]
+    assert room.nbytes == 3 * SMALLEST
+    histories[2].forget()
+    assert room.nbytes == 2 * SMALLEST
+    assert not written(room, "client 4", 4000).holds(1)
+    assert histories[0].holds(11)  # what never fits costs nobody else anything
+
+
+def test_many_sessions_of_a_client_cost_the_others_nothing() -> None:
+    room = HistoryRoom(limit_bytes=20 * SMALLEST)
+    modest = [written(room, f"modest {n}") for n in range(15)]
+    greedy = [written(room, "greedy") for _ in range(100)]
+    assert all(history.holds(10) for history in modest)
+    assert [history.holds(10) for history in greedy] == [False] * 95 + [True] * 5
+
+
+def test_who_came_late_gets_room_from_the_client_that_has_most() -> None:
+    room = HistoryRoom(limit_bytes=20 * SMALLEST)
+    resting = written(room, "modest")
+    greedy = [written(room, "greedy") for _ in range(19)]
+    late = written(room, "late")
+    assert resting.holds(10)
+    assert late.holds(10)
+    assert [history.holds(10) for history in greedy] == [False] + [True] * 18
+
+
+def test_a_client_that_is_alone_may_keep_everything() -> None:
+    room = HistoryRoom(limit_bytes=20 * SMALLEST)
+    histories = [written(room, "one") for _ in range(20)]
+    assert all(history.holds(10) for history in histories)
+    assert room.nbytes == 20 * SMALLEST
 
 
 @given(
@@ -67,7 +100,7 @@ def test_all_histories_share_a_room_and_the_oldest_goes_first() -> None:
 )
 def test_the_room_is_never_overdrawn(writes: list[tuple[int, int]], tokens: int) -> None:
     room = HistoryRoom(limit_bytes=tokens * 2 * 4)
-    histories = [History(room) for _ in range(5)]
+    histories = [History(room, "ab"[n % 2]) for n in range(5)]
     for who, length in writes:
         history = histories[who]
         history.write(history.tokens, torch.ones(length, 2))

@@ -6,7 +6,9 @@ import asyncio
 
 import pytest
 
+from frames import open_frame
 from superbloom.domain.errors import PeerLost, SessionRefused, SuperbloomError
+from superbloom.domain.link_rates import LinkRates
 from superbloom.pipeline.hop_link import HopLink, News
 from superbloom.pipeline.messages import (
     SESSION_SERVICE,
@@ -22,24 +24,10 @@ from superbloom.pipeline.messages import (
     decode_frame,
     encode_frame,
 )
+from superbloom.pipeline.step_way import StepWay
 from superbloom.swarm.live_stream import LiveStream
 from superbloom.swarm.memory import MemoryNetwork
 from superbloom.swarm.transport import Stream
-
-OPEN = Open(
-    session="0" * 32,
-    model="toy",
-    fingerprint="f",
-    start=0,
-    end=4,
-    max_tokens=10,
-    epoch=0,
-    next="",
-    next_session="",
-    previous="",
-    passes_replay=False,
-    tag="",
-)
 
 
 class Server:
@@ -68,7 +56,9 @@ async def begin() -> tuple[Server, HopLink, asyncio.Queue[News]]:
     network.join("server").handle_stream(SESSION_SERVICE, server.serve)
     inbox: asyncio.Queue[News] = asyncio.Queue()
     client = network.join("client")
-    return server, await HopLink.open(client, "server", OPEN, hidden_size=2, inbox=inbox), inbox
+    way = StepWay("server", LinkRates(), lambda _: 0.0, allows_compact=True)
+    link = await HopLink.open(client, "server", open_frame(), way, hidden_size=2, inbox=inbox)
+    return server, link, inbox
 
 
 async def test_those_who_wait_take_their_own_replies_only() -> None:

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from announced import server_info
 from superbloom.domain.errors import ProtocolViolation
-from superbloom.domain.model_card import Precision
 from superbloom.domain.span import Span
-from superbloom.domain.swarm_map import ServerInfo, ServerState
+from superbloom.domain.swarm_map import ServerInfo
 from superbloom.swarm import announcement
 from superbloom.swarm import directory as directory_module
 from superbloom.swarm.announcement import decode_announcement, encode_announcement
@@ -27,25 +27,8 @@ MEMBERSHIP = Membership("ours", b"k" * 32)
 
 
 def info(peer: str, **changes: object) -> ServerInfo:
-    base = ServerInfo(
-        peer=peer,
-        name="a server",
-        model="toy",
-        fingerprint="f",
-        blocks=8,
-        span=Span(0, 4),
-        state=ServerState.ONLINE,
-        precision=Precision.BF16,
-        device="cpu",
-        version="1",
-        step_seconds=0.01,
-        prefill_tokens_per_second=100.0,
-        free_cache_tokens=1000,
-        sessions=0,
-        addresses=("/memory/p2p/x",),
-        announced_at=time.time(),
-    )
-    return replace(base, **changes)  # type: ignore[arg-type]
+    usual: dict[str, object] = {"name": "a server", "addresses": ("/memory/p2p/x",)}
+    return server_info(peer, **usual | changes)
 
 
 class Pair:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 
 import pytest
 
@@ -47,6 +48,22 @@ async def test_frames_arrive_in_order_and_the_end_after_them(two: Two) -> None:
         await far.send(b"to nobody")
     with pytest.raises(PeerLost):
         await near.receive()
+
+
+async def test_a_narrow_link_carries_one_frame_after_the_other(two: Two) -> None:
+    near, far = await two.streams()
+    assert far.arrival_rate == math.inf
+    two.network.limit(1000.0, "a", "b")
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    for size in (100, 50):
+        await near.send(bytes(size))
+    assert loop.time() - began < 0.05  # a sender does not notice
+    await far.receive()
+    assert loop.time() - began >= 0.1
+    await far.receive()
+    assert 0.15 <= loop.time() - began < 0.3
+    assert far.arrival_rate == 1000.0
 
 
 async def test_a_delay_keeps_the_order(two: Two) -> None:

@@ -137,3 +137,41 @@ async def test_a_close_does_not_wait_for_a_peer_that_reads_nothing(ends: Ends) -
         await ends.stream.close()
         with pytest.raises(PeerLost):
             await sending
+
+
+async def drip(ends: Ends, frame: bytes, *pauses: float) -> None:
+    """Write a frame in parts, each after its pause and all in one piece."""
+    starts = range(0, len(frame), PART_BYTES)
+    for start, pause in zip(starts, pauses, strict=True):
+        part = frame[start : start + PART_BYTES]
+        await asyncio.sleep(pause)
+        await ends.write(header(len(part), more=start + PART_BYTES < len(frame)))
+        await asyncio.sleep(0.01)
+        await ends.write(part)
+
+
+@pytest.mark.parametrize(
+    ("pauses", "seconds"),
+    [
+        ((0.2,), 0.01),
+        ((0.2, 0.1), 0.12),
+        ((0.3, 0.05, 0.05, 0.05), 0.18),
+        ((0.3, 0.3, 0.05, 0.05, 0.05, 0.05), 0.24),
+    ],
+)
+async def test_the_arrival_rate_is_that_of_the_later_half(
+    ends: Ends, pauses: tuple[float, ...], seconds: float
+) -> None:
+    frame = os.urandom(PART_BYTES * len(pauses) - 100)
+    receiving = asyncio.create_task(ends.stream.receive())
+    await drip(ends, frame, *pauses)
+    assert await receiving == frame
+    measured = len(frame) - (len(pauses) - 1) // 2 * PART_BYTES
+    assert seconds * 0.9 < measured / ends.stream.arrival_rate < seconds + 0.15
+
+
+async def test_each_frame_has_its_own_arrival_rate(ends: Ends) -> None:
+    await ends.write(header(3) + b"abc" + header(3) + b"def")
+    for _ in range(2):
+        await ends.stream.receive()
+        assert ends.stream.arrival_rate > 1000

@@ -1,8 +1,9 @@
-"""The models page: what there is, what is on this computer, what chats use."""
+"""The models page: what there is, what is on this computer, what chats use, what helps them."""
 
 from __future__ import annotations
 
 from superbloom.window.actions import Actions
+from superbloom.window.models.guess_ahead_card import GuessAheadCard
 from superbloom.window.models.model_row import ModelRow
 from superbloom.window.store import Store
 from superbloom.window.theme import Theme
@@ -22,7 +23,9 @@ class ModelsPage(ScrolledPage):
         self._theme = theme
         self.rows: dict[str, ModelRow] = {}
         self._waiting = paragraph("The list comes from the node.")
+        self.guess_ahead = GuessAheadCard(store, actions, theme)
         self.column.addWidget(self._waiting)
+        self.column.addWidget(self.guess_ahead)
         self.column.addStretch(1)
         store.models_changed.connect(self._draw)
         self._draw()
@@ -44,5 +47,5 @@ class ModelsPage(ScrolledPage):
             row.deleteLater()
         self.rows = {one: ModelRow(self._actions, self._theme) for one in ids}
         for number, row in enumerate(self.rows.values()):
-            self.column.insertWidget(self.column.count() - 1, row)
+            self.column.insertWidget(self.column.indexOf(self.guess_ahead), row)
             row.setObjectName(f"model-{number}")
