@@ -155,29 +155,34 @@ class Cohorts:
         return int(2 * second < len(self._members))
 
 
+@dataclass(slots=True)
+class _Found:
+    """The best way for about so many members, and when it is to be tried again."""
+
+    way: int
+    try_at: float = 0.0
+    keep_seconds: float = KEEP_SECONDS
+
+
 class _Trials:
     """Compares the ways of going by the members that they release a second."""
 
     def __init__(self) -> None:
         self.way = AS_THEY_COME
-        self._kept = AS_THEY_COME
-        self._kept_with = 0
-        """How many members there were when that was found."""
         self._members = 0
+        self._found: dict[int, _Found] = {}
+        """By the number of members in binary digits: more or fewer may go best another way."""
         self._rates: dict[int, float] = {}
         self._untried: list[int] = []
         self._counts_from: float | None = None
         """When the way in use, or this number of members, has settled."""
         self._began: float | None = None
         self._released = 0
-        self._try_at = 0.0
-        self._keep_seconds = KEEP_SECONDS
 
     def note(self, released: int, members: int, round_seconds: float, now: float) -> bool:
         """So many of the members were released; True if they go another way from now on."""
         if members != self._members:
-            self._members = members
-            self._measure_anew()
+            return self._begin_with(members)
         if members < 2 or not round_seconds:
             return False
         if self._counts_from is None:
@@ -198,32 +203,38 @@ class _Trials:
         self._measure_anew()
         return True
 
+    def _begin_with(self, members: int) -> bool:
+        """More or fewer go round from now on; as is known to be best for so many."""
+        known = self._found.get(members.bit_length())
+        before, self.way = self.way, known.way if known is not None else self.way
+        if members.bit_length() != self._members.bit_length():
+            self._untried.clear()
+        self._members = members
+        self._measure_anew()
+        return self.way != before
+
     def _measure_anew(self) -> None:
         self._counts_from = self._began = None
         self._released = 0
 
     def _go_on(self, now: float) -> None:
         """A way was measured: try the next one, or keep the best."""
+        found = self._found.setdefault(self._members.bit_length(), _Found(self.way))
         if self._untried:
             self.way = self._untried.pop()
-        elif self.way != self._kept:
-            self._keep_best(now)
-        elif now >= self._try_at or not self._is_like(self._kept_with):
+        elif self.way != found.way:
+            self.way = self._best(found, now)
+        elif now >= found.try_at:
             self._rates = {self.way: self._rates[self.way]}
-            self._untried = [way for way in _TRIED if way != self._kept]
+            self._untried = [way for way in _TRIED if way != found.way]
             self.way = self._untried.pop()
 
-    def _is_like(self, members: int) -> bool:
-        """True if about so many go round now: what was found for them may hold."""
-        return 2 / 3 <= self._members / max(members, 1) <= 3 / 2
-
-    def _keep_best(self, now: float) -> None:
-        best = max(
-            self._rates, key=lambda way: self._rates[way] * (WORTH if way == self._kept else 1)
-        )
-        confirmed = best == self._kept and self._is_like(self._kept_with)
-        longer = min(2 * self._keep_seconds, LONGEST_KEEP_SECONDS)
-        self._keep_seconds = longer if confirmed else KEEP_SECONDS
-        self.way = self._kept = best
-        self._kept_with = self._members
-        self._try_at = now + self._keep_seconds
+    def _best(self, found: _Found, now: float) -> int:
+        rates = {
+            way: rate * (WORTH if way == found.way else 1) for way, rate in self._rates.items()
+        }
+        best = max(rates, key=lambda way: rates[way])
+        longer = min(2 * found.keep_seconds, LONGEST_KEEP_SECONDS)
+        found.keep_seconds = longer if best == found.way else KEEP_SECONDS
+        found.way, found.try_at = best, now + found.keep_seconds
+        return best

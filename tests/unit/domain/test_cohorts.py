@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from superbloom.domain.cohorts import AS_THEY_COME, PATIENCE, Cohorts
+from superbloom.domain.cohorts import AS_THEY_COME, PATIENCE, Cohorts, _Trials
 
 Going = Callable[[], None]
 
@@ -192,3 +192,22 @@ def test_nobody_waits_longer_than_part_of_a_round(way: int, rounds: list[list[fl
     assert not came
     assert len(waits) == 31 * len(rounds)
     assert all(wait <= PATIENCE * longest + 1e-6 for wait, longest in waits)
+
+
+def test_what_is_best_for_so_many_is_remembered() -> None:
+    trials, now = _Trials(), 0.0
+
+    def go_round(members: int, times: int, best: int) -> None:
+        nonlocal now
+        for _ in range(times):
+            seconds = 0.1 if trials.way == best else 0.15
+            now += seconds
+            trials.note(members, members, seconds, now)
+
+    go_round(8, 100, best=1)
+    assert trials.way == 1
+    go_round(2, 100, best=AS_THEY_COME)
+    assert trials.way == AS_THEY_COME
+    go_round(7, 1, best=1)
+    go_round(8, 1, best=1)
+    assert trials.way == 1
