@@ -44,6 +44,10 @@ class ThreadCount:
         """The shortest time of steps of about so many tokens, in seconds."""
         self._paces: deque[float] = deque(maxlen=TRIAL_STEPS)
         """How many times the best the last steps took."""
+        self._kinds: deque[int] = deque(maxlen=TRIAL_STEPS)
+        """The kinds of the last steps, by their number of tokens."""
+        self._judged_kind = 0
+        """That of the steps by which the number of threads was chosen."""
         self._before = 0.0
         """The pace before the trial."""
         self._retry_at = 0.0
@@ -56,6 +60,7 @@ class ThreadCount:
         It is compared with steps of about as many tokens.
         """
         kind = tokens.bit_length()
+        self._kinds.append(kind)
         best = self._best[kind] = min(seconds, self._best.get(kind, seconds))
         self._paces.append(seconds / best)
         if self._tried is not None and self._paces[-1] > HOPELESS * self._before:
@@ -68,8 +73,10 @@ class ThreadCount:
                 self._look(pace, now)
 
     def _look(self, pace: float, now: float) -> None:
-        """Try fewer threads when steps are slow, more when that is some time ago."""
-        if self._place and now > self._retry_at:
+        """Try fewer threads when steps are slow, more when that is some time ago, or was for steps
+        of another kind: many sessions at once keep the cores busy by what is around them."""
+        others = set(self._kinds) == {self._kinds[-1]} != {self._judged_kind}
+        if self._place and (now > self._retry_at or others):
             self._try(self._place - 1, pace)
         elif pace > SUSPICIOUS and self._place + 1 < len(self._choices):
             self._try(self._place + 1, pace)
@@ -93,6 +100,7 @@ class ThreadCount:
         elif fewer:  # slow for other reasons: that is how it is now
             self._best = {kind: best * self._before for kind, best in self._best.items()}
         self._retry_at = now + self._patience
+        self._judged_kind = self._kinds[-1]
         self._place, self._tried = self._tried if better else self._place, None
         self._paces.clear()
         self._use(self._choices[self._place])

@@ -85,3 +85,15 @@ def test_steps_of_other_sizes_are_not_compared() -> None:
     machine.run(5)
     machine.seconds = lambda threads: 3 * quiet(threads)
     assert machine.run(5, tokens=8) == pytest.approx(3 * quiet(2))
+
+
+def test_when_a_crowd_has_gone_all_cores_are_tried_at_once() -> None:
+    machine = Machine(2, quiet)
+    machine.run(5)
+    machine.run(5, tokens=8)
+    machine.seconds = busy
+    machine.run(120, tokens=8)
+    assert machine.threads == 1
+    machine.seconds = quiet
+    machine.run(0.8)
+    assert machine.threads == 2
