@@ -103,6 +103,24 @@ async def test_what_a_server_has_sent_is_that_of_the_new_epoch(swarm: ToySwarm) 
     await hand.stream.close()
 
 
+async def test_a_session_that_rests_takes_no_step(swarm: ToySwarm) -> None:
+    """One may still be under way from the server before, and even name the epoch that comes."""
+    swarm.add("a", 0, BLOCKS)
+    hand = await Hand.open(swarm, "a", 0, BLOCKS)
+    await hand.step(0, tokens=5)
+    await hand.hear(Result)
+    await hand.say(Park())
+    await hand.step(1, position=5)
+    await hand.step(2, position=5)
+    await hand.say(Probe())
+    assert await hand.hear(Progress) == Progress(epoch=1, received=5, sent=5)
+    await hand.say(Resume(epoch=2, position=4, max_tokens=50))
+    await hand.hear(Resumed)
+    await hand.step(2, position=4)
+    await hand.hear(Result)
+    await hand.stream.close()
+
+
 async def begin(hand: Hand, previous: str) -> None:
     await hand.say(NewEpoch(epoch=1, position=0, previous=previous))
     await hand.hear(EpochBegun)

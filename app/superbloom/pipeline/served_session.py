@@ -146,12 +146,12 @@ class ServedSession:
     async def accept(self, step: Step) -> None:
         """Take a step of the client or the previous server; waits while too much is queued.
 
-        One of a newer epoch begins that epoch. Raises ProtocolViolation if it leaves a gap or
-        exceeds what was announced.
+        One of a newer epoch begins that epoch; while the session rests, all are old ones. Raises
+        ProtocolViolation if it leaves a gap or exceeds what was announced.
         """
         if step.compact and not self._allows_compact:
             raise ProtocolViolation("A step came in 8 bits in a session that is to be exact.")
-        if step.epoch < self._epoch:
+        if step.epoch < self._epoch or self.parked_at is not None:
             return
         if step.epoch > self._epoch:
             if step.position > self._sent:  # what comes before is dropped with the older epoch
@@ -276,13 +276,14 @@ class ServedSession:
         return True
 
     def _begin_epoch(self, epoch: int, position: int | None = None) -> None:
-        """Forget other steps; what is at `position` and on comes again.
+        """Forget other steps; what was not passed on comes again, or all from `position` on.
 
         A client's word counts even if a step of the previous server named a later epoch.
         """
         if epoch != self._epoch:
             self._epoch = self._next.epoch = epoch
             self._executor.drop_queued(self.id)
+            self._received = self._sent
         if position is not None:
             self._received = min(self._received, position)
             self._sent = min(self._sent, position)
