@@ -69,7 +69,9 @@ class Executor:
         self._failure: ServerCrashed | None = None
         self._figures = Figures(len(stage.span))
         self._most_threads = threads or torch.get_num_threads()
-        self._threads: ThreadCount | None = None
+        self._threads: dict[bool, ThreadCount] = {}
+        """On a CPU: for ticks with a part of a prompt, and for others."""
+        self._using = 0
         self._freed = FreedMemory()
         started: Future[None] = Future()
         self._thread = threading.Thread(
@@ -206,7 +208,8 @@ class Executor:
     def _run(self, started: Future[None]) -> None:
         try:
             if self._stage.device.type == "cpu":
-                self._threads = ThreadCount(self._most_threads, use_threads)
+                most = self._most_threads
+                self._threads = {True: ThreadCount(most), False: ThreadCount(most)}
             self._measure()
         except BaseException as error:  # noqa: BLE001  (handed to the thread that waits)
             started.set_exception(error)
@@ -250,6 +253,7 @@ class Executor:
             return None
 
     def _compute(self, turns: Sequence[Turn]) -> None:
+        self._use_threads(prompt=any(turn.job.is_prompt for turn in turns))
         begun, tick = time.perf_counter(), Tick()
         for turn in turns:
             turn.session.tick = tick
@@ -264,6 +268,11 @@ class Executor:
         self._note(turns, time.perf_counter() - begun)
         for turn, output in zip(turns, outputs, strict=True):
             self._finish(turn, output)
+
+    def _use_threads(self, *, prompt: bool) -> None:
+        if self._threads and (threads := self._threads[prompt].threads) != self._using:
+            self._using = threads
+            use_threads(threads)
 
     def _forward(self, turns: Sequence[Turn]) -> list[Tensor]:
         outputs = self._stage.forward([turn.step() for turn in turns])
@@ -312,11 +321,12 @@ class Executor:
     def _note(self, turns: Sequence[Turn], seconds: float) -> None:
         with self._changed:
             self._figures.note(turns, seconds, time.monotonic())
-        if any(turn.job.is_prompt for turn in turns):
+        prompt = any(turn.job.is_prompt for turn in turns)
+        if prompt:
             self._freed.note_prompt()
-        elif self._threads is not None:
+        if self._threads:
             tokens = sum(turn.tokens for turn in turns)
-            self._threads.note(tokens, seconds, time.monotonic())
+            self._threads[prompt].note(tokens, seconds, time.monotonic())
 
     def _measure(self) -> None:
         """Run a chunk and a few tokens, so that figures and kernels are ready before sessions."""
@@ -325,6 +335,7 @@ class Executor:
         for tokens in (MEASURED_CHUNK, MEASURED_CHUNK, 1, 1, 1):
             job = Job(0, zeros[:tokens], Future())
             turn = Turn(Session(cache, MEASURED_CHUNK, 0), job, tokens)
+            self._use_threads(prompt=job.is_prompt)
             begun = time.perf_counter()
             self._forward([turn])
             self._note([turn], time.perf_counter() - begun)

@@ -13,13 +13,13 @@ class Machine:
     """Computes steps one after the other; `seconds` tells what one takes with so many threads."""
 
     def __init__(self, cores: int, seconds: Callable[[int], float]) -> None:
-        self.threads = cores
         self.seconds = seconds
         self.now = 0.0
-        self.count = ThreadCount(cores, self.use)
+        self.count = ThreadCount(cores)
 
-    def use(self, threads: int) -> None:
-        self.threads = threads
+    @property
+    def threads(self) -> int:
+        return self.count.threads
 
     def run(self, duration: float, tokens: int = 1) -> float:
         """Steps for so long; the mean time of one."""
