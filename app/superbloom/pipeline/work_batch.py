@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -74,13 +75,14 @@ class WorkBatch(Generic[ItemT, ResultT]):
                 _settle(waiting.done, outcome)
 
     async def _gather(self) -> None:
-        try:
-            async with asyncio.timeout(self._gather_seconds or None):
-                while self._gather_seconds and len(self._waiting) < self._together:
+        """Wait a little for those who came with others the last time."""
+        if not self._gather_seconds:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._gather_seconds):
+                while len(self._waiting) < self._together:
                     self._came.clear()
                     await self._came.wait()
-        except TimeoutError:
-            return
 
     def _next_batch(self) -> list[_Waiting[ItemT, ResultT]]:
         """Those who wait still, as many as fit."""

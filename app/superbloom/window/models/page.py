@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from superbloom.window.actions import Actions
-from superbloom.window.models.guess_ahead_card import GuessAheadCard
+from superbloom.window.models.guess_ahead_card import guess_ahead_card
 from superbloom.window.models.model_row import ModelRow
 from superbloom.window.store import Store
 from superbloom.window.theme import Theme
@@ -23,7 +23,7 @@ class ModelsPage(ScrolledPage):
         self._theme = theme
         self.rows: dict[str, ModelRow] = {}
         self._waiting = paragraph("The list comes from the node.")
-        self.guess_ahead = GuessAheadCard(store, actions, theme)
+        self.guess_ahead = guess_ahead_card(store, actions, theme)
         self.column.addWidget(self._waiting)
         self.column.addWidget(self.guess_ahead)
         self.column.addStretch(1)

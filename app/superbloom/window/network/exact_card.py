@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from PySide6.QtWidgets import QHBoxLayout, QVBoxLayout
-
 from superbloom.window.actions import Actions
 from superbloom.window.store import Store
-from superbloom.window.theme import Space, Theme
-from superbloom.window.widgets.card import Card
-from superbloom.window.widgets.labels import label, paragraph
-from superbloom.window.widgets.switch import Switch
+from superbloom.window.theme import Theme
+from superbloom.window.widgets.setting_card import SettingCard
 
 TITLE = "Exact, also over slow lines"
 
@@ -20,26 +16,7 @@ EXPLANATION = (
 )
 
 
-class ExactCard(Card):
-    """Draws the setting of the store."""
-
-    def __init__(self, store: Store, actions: Actions, theme: Theme) -> None:
-        super().__init__()
-        self._store = store
-        self.switch = Switch(theme, TITLE)
-        self.switch.clicked.connect(actions.exact)
-        words = QVBoxLayout()
-        words.setSpacing(2)
-        words.addWidget(label(TITLE, bold=True))
-        words.addWidget(paragraph(EXPLANATION))
-        row = QHBoxLayout()
-        row.setSpacing(Space.L)
-        row.addWidget(self.switch)
-        row.addLayout(words, 1)
-        self.rows.addLayout(row)
-        store.settings_changed.connect(self._draw)
-        self._draw()
-
-    def _draw(self) -> None:
-        self.switch.setChecked(self._store.exact)
-        self.switch.setEnabled(self._store.node is not None)
+def exact_card(store: Store, actions: Actions, theme: Theme) -> SettingCard:
+    """The switch with its words."""
+    words = (TITLE, EXPLANATION)
+    return SettingCard(store, theme, words, value=lambda: store.exact, change=actions.exact)

@@ -8,7 +8,7 @@ from PySide6.QtWidgets import QAbstractItemView, QHeaderView, QTableView
 from superbloom.control.messages import ModelInfo, Reach, SwarmStatus
 from superbloom.domain.swarm_map import ServerInfo, ServerState, coverage
 from superbloom.window.actions import Actions
-from superbloom.window.network.exact_card import ExactCard
+from superbloom.window.network.exact_card import exact_card
 from superbloom.window.network.invite_dialog import InviteDialog
 from superbloom.window.network.join_dialog import JoinDialog
 from superbloom.window.network.server_rows import ServerRows
@@ -59,7 +59,7 @@ class SwarmPage(ScrolledPage):
         self.rows = ServerRows(store, theme)
         self.rows.setParent(self)
         self.table = self._make_table()
-        self.exact = ExactCard(store, actions, theme)
+        self.exact = exact_card(store, actions, theme)
         self.nobody = paragraph("No server is here yet. Share this computer, or invite another.")
         self._add_cards()
         store.swarm_changed.connect(self._draw)
