@@ -196,13 +196,12 @@ async def test_a_stop_leaves_nothing_behind(swarm: ToySwarm) -> None:
 
 
 @pytest.mark.starter
-@pytest.mark.parametrize(
-    ("temperature", "least"), [(0.0, 0.85), (0.8, 0.8)], ids=["greedy", "at 0.8"]
-)
-async def test_the_starter_guesses_for_itself(
-    starter_folder: Path, temperature: float, least: float
-) -> None:
-    """The same text as without guesses; what it guesses of its own text is nearly always right."""
+@pytest.mark.parametrize("temperature", [0.0, 0.8], ids=["greedy", "at 0.8"])
+async def test_the_starter_guesses_for_itself(starter_folder: Path, temperature: float) -> None:
+    """The same text as without guesses; most are right.
+
+    Not all: among the drafts are some that were found in the text, and those that follow them.
+    """
     tokenizer = ChatTokenizer.load(starter_folder)
     prompt = tokenizer.render([ChatTurn(Role.USER, "Write a story about a lighthouse keeper.")])
     swarm = RealSwarm(starter_folder, 30)
@@ -225,7 +224,7 @@ async def test_the_starter_guesses_for_itself(
         guessed = await written(drafts=True)
         assert guessed.token_ids == plain.token_ids
         assert guessed.drafted > 5
-        assert guessed.accepted >= least * guessed.drafted
+        assert guessed.accepted >= 0.6 * guessed.drafted
     finally:
         source.close()
         await swarm.close()

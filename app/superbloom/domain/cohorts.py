@@ -95,7 +95,7 @@ class Cohorts:
         going = [
             key
             for key, member in self._members.items()
-            if member.here and not self._wait(member, now)
+            if member.here and self._waits_until(member, now) <= now
         ]
         for key in going:
             member = self._members[key]
@@ -106,15 +106,15 @@ class Cohorts:
 
     def look_at(self, now: float) -> float | None:
         """When `released` may give more, if nobody comes before; None if nobody waits."""
-        waits = [self._wait(member, now) for member in self._members.values() if member.here]
-        return now + min(waits) if waits else None
+        waiting = [member for member in self._members.values() if member.here]
+        return min((self._waits_until(member, now) for member in waiting), default=None)
 
-    def _wait(self, member: _Member, now: float) -> float:
-        """How long a member that is here still waits for others of its group."""
+    def _waits_until(self, member: _Member, now: float) -> float:
+        """When a member that is here has waited enough for others of its group: `now` or later."""
         if self.groups == AS_THEY_COME:
-            return 0.0
+            return now
         if member.group and self._split_at is not None and now < self._split_at:
-            return self._split_at - now
+            return self._split_at
         group = [other for other in self._members.values() if other.group == member.group]
         first = min(other.came_at for other in group if other.here)
         deadline = first + PATIENCE * self._round()
@@ -125,7 +125,7 @@ class Cohorts:
             if not other.here and other.released_at is not None and other.away is not None
         ]
         awaited = [at for at in expected if at > now and at - late <= deadline]
-        return max(0.0, min(deadline, max(awaited)) - now) if awaited else 0.0
+        return max(now, min(deadline, max(awaited))) if awaited else now
 
     def _round(self) -> float:
         """Seconds that a round takes."""

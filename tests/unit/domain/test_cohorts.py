@@ -172,13 +172,15 @@ def test_nobody_waits_longer_than_part_of_a_round(way: int, rounds: list[list[fl
         look()
 
     def look() -> None:
-        for member in cohorts.released(clock.now):
-            since, longest = came.pop(member)
-            waits.append((clock.now - since, longest))
-            if rounds[member]:
-                clock.at(clock.now + rounds[member].pop(), lambda member=member: come(member))
-            else:
-                cohorts.left(member)
+        while going := cohorts.released(clock.now):
+            for member in going:
+                since, longest = came.pop(member)
+                waits.append((clock.now - since, longest))
+                if rounds[member]:
+                    again = clock.now + rounds[member].pop()
+                    clock.at(again, lambda member=member: come(member))
+                else:
+                    cohorts.left(member)  # may end the others' wait
         for member, (since, longest) in came.items():
             came[member] = (since, max(longest, cohorts._round()))
         when = cohorts.look_at(clock.now)
