@@ -26,6 +26,25 @@ from torch import Tensor, nn
 _ROWS_HINT = 8
 """oneDNN picks the order for so many rows; from 2 to 512 it is the same one."""
 
+_FEW_ROWS = 8
+"""Up to so many take about as long as one: weights are read once for all."""
+
+_MOST_FILLING = 32
+"""Steps of prompts are filled up to whole multiples of this."""
+
+
+def kernel_rows(rows: int) -> int:
+    """How many rows a step of `rows` is filled up to: 1, 2, 4, 8, 16, 24, ..., at most a half more.
+
+    oneDNN writes machine code for every number of rows and every shape of weights, some 0.6 MB each
+    time, and keeps it. A few numbers of rows keep it few, and spare the wait while it is written.
+    """
+    bits = max(0, rows - 1).bit_length()
+    if rows <= _FEW_ROWS:
+        return min(rows, 1) << bits
+    step = min(max(_FEW_ROWS, 1 << (bits - 3)), _MOST_FILLING)
+    return -(-rows // step) * step
+
 
 class PackedLinear(nn.Module):
     """A linear layer made from a plain one on the CPU. Takes `[..., in]`, gives `[..., out]`."""
@@ -44,7 +63,11 @@ class PackedLinear(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """The layer's output for every row of `hidden`."""
         rows = hidden.reshape(-1, self.in_features)
-        return _multiply(rows, self.weight, self.bias).view(*hidden.shape[:-1], self.out_features)
+        count = rows.shape[0]
+        if filling := kernel_rows(count) - count:
+            rows = nn.functional.pad(rows, (0, 0, 0, filling))
+        made = _multiply(rows, self.weight, self.bias)[:count]
+        return made.view(*hidden.shape[:-1], self.out_features)
 
 
 @cache

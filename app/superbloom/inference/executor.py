@@ -332,11 +332,12 @@ class Executor:
         """Run a chunk and a few tokens, so that figures and kernels are ready before sessions."""
         cache = self._stage.new_cache(self._stage.span)
         zeros = torch.zeros(MEASURED_CHUNK, self._stage.hidden_size)
-        for tokens in (MEASURED_CHUNK, MEASURED_CHUNK, 1, 1, 1):
+        for tokens in (MEASURED_CHUNK, MEASURED_CHUNK, 8, 4, 2, 1, 1, 1):
             job = Job(0, zeros[:tokens], Future())
             turn = Turn(Session(cache, MEASURED_CHUNK, 0), job, tokens)
             self._use_threads(prompt=job.is_prompt)
             begun = time.perf_counter()
             self._forward([turn])
-            self._note([turn], time.perf_counter() - begun)
+            if tokens in (MEASURED_CHUNK, 1):  # others stand for steps of several sessions
+                self._note([turn], time.perf_counter() - begun)
         self._figures.tokens = 0

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from superbloom.inference.cpu_packed import PackedLinear, can_pack
+from superbloom.inference.cpu_packed import PackedLinear, can_pack, kernel_rows
 from superbloom.inference.joined_linears import replace_linears
 
 pytestmark = pytest.mark.skipif(
@@ -43,8 +43,17 @@ def test_a_row_does_not_depend_on_the_others(dtype: torch.dtype) -> None:
     packed = PackedLinear(plain(576, 192, dtype))
     rows = torch.randn(40, 576).to(dtype)
     whole: Tensor = packed(rows)
-    for count in (1, 2, 3, 4, 7, 8, 17):
+    for count in (0, 1, 2, 3, 4, 7, 8, 17):
         assert torch.equal(packed(rows[:count]), whole[:count])
+
+
+def test_steps_of_all_lengths_take_few_kernels() -> None:
+    filled = [kernel_rows(rows) for rows in range(513)]
+    assert filled[:10] == [0, 1, 2, 4, 4, 8, 8, 8, 8, 16]
+    assert all(kernel_rows(rows) == rows for rows in filled)
+    assert all(rows <= made < 2 * max(1, rows) for rows, made in enumerate(filled))
+    assert all(made <= 1.25 * rows for rows, made in enumerate(filled) if rows > 32)
+    assert len(set(filled)) < 30
 
 
 def test_every_linear_layer_is_replaced_and_its_weights_counted() -> None:
