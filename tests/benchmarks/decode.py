@@ -1,9 +1,10 @@
 """Tokens per second through one, two and three servers on loopback, behind texts of some lengths.
 
     python -m tests.benchmarks.decode [--runs 5] [--tokens 100] [--precision fp32]
-        [--servers 1 2 3] [--contexts 128 1024 4096 7000] [--json FILE]
+        [--servers 1 2 3] [--contexts 128 1024 4096 7000] [--large] [--json FILE]
 
-The prompt's part of the time does not count, and nothing is guessed ahead.
+With --large, a random model of 1.1 billion weights takes the starter's place. The prompt's part of
+the time does not count, and nothing is guessed ahead.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from tests.benchmarks.baseline import (
     same_ids,
 )
 from tests.benchmarks.frame import Report, at_least, finish, in_turn, options, series
+from tests.benchmarks.large_model import large_data
 from tests.benchmarks.starter import starter_folder
 from tests.benchmarks.swarm import Swarm, swarm, through
 from tests.benchmarks.texts import story
@@ -41,9 +43,15 @@ def main() -> None:
     parser.add_argument("--precision", choices=DTYPES, default="fp32")
     parser.add_argument("--servers", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--contexts", type=int, nargs="+", default=[SHORT, 1024, 4096])
+    parser.add_argument("--large", action="store_true", help="a larger model, with random weights")
     wanted = parser.parse_args()
     starter = starter_folder(wanted.data)
-    report = Report(f"Decode, {wanted.precision}, {wanted.threads} threads, {wanted.tokens} tokens")
+    title = f"Decode, {wanted.precision}, {wanted.threads} threads, {wanted.tokens} tokens"
+    if wanted.large:
+        wanted.data = large_data(starter, wanted.data)
+        starter = starter_folder(wanted.data)
+        title += ", the large model"
+    report = Report(title)
     for servers in wanted.servers:
         asyncio.run(measure(report, starter, servers, wanted))
     report.findings += absent()
