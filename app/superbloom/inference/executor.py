@@ -332,7 +332,7 @@ class Executor:
         """Run a chunk and a few tokens, so that figures and kernels are ready before sessions."""
         cache = self._stage.new_cache(self._stage.span)
         zeros = torch.zeros(MEASURED_CHUNK, self._stage.hidden_size)
-        for tokens in (MEASURED_CHUNK, MEASURED_CHUNK, 8, 4, 2, 1, 1, 1):
+        for tokens in (MEASURED_CHUNK, MEASURED_CHUNK, 8, 4, 1, 1, 1):
             job = Job(0, zeros[:tokens], Future())
             turn = Turn(Session(cache, MEASURED_CHUNK, 0), job, tokens)
             self._use_threads(prompt=job.is_prompt)

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from superbloom.domain.model_card import Precision
 from superbloom.inference.cpu_int8 import Int8Linear
-from superbloom.inference.cpu_packed import PackedLinear, can_pack
+from superbloom.inference.cpu_packed import PackedLinear, can_pack, choose_least_rows
 from superbloom.inference.device import fast_cpu_dtype
 from superbloom.inference.families import text_name
 from superbloom.inference.weights import StoredTensor
@@ -49,7 +49,9 @@ def quicken_head(
     if precision is Precision.INT8:
         model.set_output_embeddings(Int8Linear(head, wide_dtype=fast_cpu_dtype()))  # type: ignore[no-untyped-call]
     elif can_pack(dtype) and _give_up_table(model, head, tensors, dtype):
-        model.set_output_embeddings(PackedLinear(head))  # type: ignore[no-untyped-call]
+        packed = PackedLinear(head)
+        choose_least_rows(packed)
+        model.set_output_embeddings(packed)  # type: ignore[no-untyped-call]
 
 
 def _give_up_table(

@@ -12,7 +12,7 @@ from superbloom.domain.model_card import Precision
 from superbloom.domain.span import Span
 from superbloom.inference.block_model import build_empty, fill
 from superbloom.inference.block_runner import BlockRunner, StageStep
-from superbloom.inference.cpu_packed import PackedLinear, can_pack
+from superbloom.inference.cpu_packed import PackedLinear, can_pack, choose_least_rows
 from superbloom.inference.families import block_count, text_config
 from superbloom.inference.joined_linears import replace_linears
 from superbloom.inference.quantization import (
@@ -78,4 +78,6 @@ class Stage(BlockRunner):
             after_block=after_block,
             quantizer=quantizer,
         )
+        if reordered:
+            choose_least_rows(built.model)
         return cls(built, span, dtype, device)

@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from superbloom.inference.cpu_packed import PackedLinear, can_pack, kernel_rows
+from superbloom.inference import cpu_packed
+from superbloom.inference.cpu_packed import (
+    PackedLinear,
+    can_pack,
+    choose_least_rows,
+    kernel_rows,
+)
 from superbloom.inference.joined_linears import replace_linears
 
 pytestmark = pytest.mark.skipif(
@@ -47,13 +53,47 @@ def test_a_row_does_not_depend_on_the_others(dtype: torch.dtype) -> None:
         assert torch.equal(packed(rows[:count]), whole[:count])
 
 
-def test_steps_of_all_lengths_take_few_kernels() -> None:
-    filled = [kernel_rows(rows) for rows in range(513)]
-    assert filled[:10] == [0, 1, 2, 4, 4, 8, 8, 8, 8, 16]
-    assert all(kernel_rows(rows) == rows for rows in filled)
-    assert all(rows <= made < 2 * max(1, rows) for rows, made in enumerate(filled))
+@pytest.mark.parametrize("least", [1, 4, 6])
+def test_steps_of_all_lengths_take_few_kernels(least: int) -> None:
+    filled = [kernel_rows(rows, least) for rows in range(513)]
+    assert filled[0] == 0
+    assert filled[1] == least
+    assert filled == sorted(filled)
+    assert all(kernel_rows(rows, least) == rows for rows in filled)
+    assert all(rows <= made <= max(least, rows + 3, 1.5 * rows) for rows, made in enumerate(filled))
     assert all(made <= 1.25 * rows for rows, made in enumerate(filled) if rows > 32)
     assert len(set(filled)) < 30
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@torch.inference_mode()
+def test_filling_single_rows_up_changes_nothing(dtype: torch.dtype) -> None:
+    packed = PackedLinear(plain(576, 192, dtype, bias=True))
+    rows = torch.randn(3, 576).to(dtype)
+    found = []
+    for least in (1, 4, 6):
+        packed.least_rows = least
+        found += [packed(rows), torch.cat([packed(row[None]) for row in rows])]
+    assert all(torch.equal(one, found[0]) for one in found)
+
+
+def test_all_layers_are_filled_up_to_what_was_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = {1: 1.0, 4: 0.8, 6: 0.9}
+    monkeypatch.setattr(cpu_packed, "_seconds", lambda _, least: seconds[least])
+    block = nn.Sequential(plain(8, 8, torch.float32), nn.ReLU(), plain(8, 4, torch.float32))
+    replace_linears(block, PackedLinear)
+    choose_least_rows(block)
+    assert [m.least_rows for m in block.modules() if isinstance(m, PackedLinear)] == [4, 4]
+    seconds[1] = 0.82  # too little to be gained
+    choose_least_rows(block)
+    assert [m.least_rows for m in block.modules() if isinstance(m, PackedLinear)] == [1, 1]
+
+
+def test_what_is_tried_is_not_left_behind() -> None:
+    packed = PackedLinear(plain(8, 8, torch.float32))
+    choose_least_rows(nn.Sequential(packed, nn.ReLU()))
+    assert packed.least_rows in {1, 4, 6}
+    choose_least_rows(nn.ReLU())  # nothing to choose for
 
 
 def test_every_linear_layer_is_replaced_and_its_weights_counted() -> None:
