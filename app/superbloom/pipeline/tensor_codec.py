@@ -11,6 +11,7 @@ values beside them keep their digits.
 
 from __future__ import annotations
 
+import math
 import struct
 
 import torch
@@ -86,7 +87,8 @@ def decode_hidden(
         hidden = _decode_compact(body, rows, columns)
     else:
         hidden = torch.frombuffer(bytearray(body), dtype=_DTYPES[code]).view(rows, columns)
-    if not bool(torch.isfinite(hidden).all()):
+    least, most = torch.aminmax(hidden)  # both are nan if one is; a tenth of isfinite's time
+    if not (-math.inf < least.item() and most.item() < math.inf):
         raise ProtocolViolation("A peer sent hidden states that are not finite numbers.")
     return hidden
 
