@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 import torch
 
+from superbloom.domain.errors import ProtocolViolation
 from superbloom.domain.sampling import SamplingSettings
+from superbloom.pipeline import chain_planner, stall
 from superbloom.pipeline import session as session_module
-from superbloom.pipeline import stall
 from superbloom.pipeline.messages import (
     EpochBegun,
     NewEpoch,
@@ -26,6 +27,7 @@ from superbloom.pipeline.messages import (
     encode_frame,
 )
 from superbloom.pipeline.next_server import NextServer
+from superbloom.pipeline.served_session import ServedSession
 from superbloom.swarm.live_stream import LiveStream
 from test_epochs import Hand
 from told_drafts import NarrowPolicy, tell
@@ -239,3 +241,25 @@ async def test_a_last_server_that_gives_too_few_states_for_a_window_is_left(
 
     monkeypatch.setattr(LiveStream, "send", shortened)
     await answer_around(swarm, "liar", monkeypatch)
+
+
+async def test_a_server_that_was_blamed_wrongly_is_asked_again_if_nobody_else_is_there(
+    swarm: ToySwarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chain_planner, "AVOID_SECONDS", 0.5)
+    for name, start, end in (("a", 0, 3), ("b", 3, 5), ("c", 5, BLOCKS)):
+        swarm.add(name, start, end)
+    accept, accepted = ServedSession.accept, 0
+
+    async def mistaken(self: ServedSession, step: Step) -> None:
+        nonlocal accepted
+        if self.blocks.end == BLOCKS:
+            accepted += 1
+            if accepted == 4:
+                raise ProtocolViolation("It seems to have sent nonsense.")
+        await accept(self, step)
+
+    monkeypatch.setattr(ServedSession, "accept", mistaken)
+    asked = Asked(swarm.model, PROMPT, SAMPLING)
+    assert list((await asked.end()).token_ids) == asked.written == whole()
+    assert accepted > 4

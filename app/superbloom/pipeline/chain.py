@@ -80,9 +80,9 @@ class Chain:
         return links[index] if index < len(links) else None
 
     def lose(self, link: HopLink, words: str, *, faulty: bool = False) -> None:
-        """Make the link a gap. A faulty server is not asked again in this session."""
+        """Make the link a gap. A faulty server is asked again only if nobody else is there."""
         log.warning("Lost server %s: %s", self._planner.name_of(link.peer), words)
-        self._planner.avoid(link.peer, forever=faulty, gone=not faulty)
+        self._planner.avoid(link.peer, last=faulty, gone=not faulty)
         self._drop(link, link.abandon())
 
     def lose_segment(self, segment: Segment, error: SuperbloomError) -> None:
@@ -94,7 +94,7 @@ class Chain:
         self._planner.avoid(segment.peer, gone=isinstance(error, PeerLost))
 
     def lose_refusing(self, link: HopLink, refused: Refused) -> None:
-        """A server ended the session. If it blames another's data, that one is left for good.
+        """A server ended the session. If it blames another's data, that one is left too.
 
         One that blames twice is not believed again.
         """
@@ -106,7 +106,7 @@ class Chain:
         self._blamers.add(link.peer)
         log.warning("Server %s ended the session: %s", link.peer[-6:], error.message)
         if not believed:
-            self._planner.avoid(link.peer, forever=bool(blamed))
+            self._planner.avoid(link.peer, last=bool(blamed))
         self._drop(link, link.abandon())
 
     def reopen_unfilled(self) -> None:
@@ -122,7 +122,7 @@ class Chain:
             if link is None or not link.draining:
                 continue
             if self._planner.can_replace(segment.blocks, link.peer, max_tokens):
-                self._planner.avoid(link.peer, forever=True)
+                self._planner.avoid(link.peer, last=True)
                 self._drop(link, link.close(2.0))
 
     def plan(self, max_tokens: int) -> tuple[Segment, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterable, Sequence, Set
 
@@ -42,22 +41,25 @@ class ChainPlanner:
         self._avoided: dict[str, float] = {}
         self._lost: set[str] = set()
         """Those that the map shows only when they are back."""
+        self._last: set[str] = set()
+        """Those that come last, for good."""
 
     def choose(
         self, part: Span, max_tokens: int, *, besides: Set[str] = frozenset()
     ) -> tuple[Hop, ...]:
         """The quickest hops for the blocks of `part`, none on `besides`. Raises BlocksMissing.
 
-        A server that was lost and is back on the map is chosen again at once if nobody else is
-        there.
+        If nobody else is there, a server that was lost and is back on the map is chosen again at
+        once, and one that comes last after AVOID_SECONDS: it may have been blamed for another's
+        fault.
         """
         now = time.monotonic()
         avoid = frozenset(peer for peer, until in self._avoided.items() if until > now)
-        try:
-            return self._choose(part, max_tokens, avoid | besides)
-        except BlocksMissing:
-            if not avoid & self._lost:
-                raise
+        for others in (avoid | self._last, (avoid | self._last) - self._lost):
+            try:
+                return self._choose(part, max_tokens, others | besides)
+            except BlocksMissing:
+                pass
         return self._choose(part, max_tokens, (avoid - self._lost) | besides)
 
     def _choose(self, part: Span, max_tokens: int, avoid: Set[str]) -> tuple[Hop, ...]:
@@ -80,10 +82,15 @@ class ChainPlanner:
             return False
         return True
 
-    def avoid(self, peer: str, *, forever: bool = False, gone: bool = False) -> None:
-        """Do not choose `peer` for a while; `gone` also takes it off the map until it is back."""
-        self._avoided[peer] = math.inf if forever else time.monotonic() + AVOID_SECONDS
+    def avoid(self, peer: str, *, last: bool = False, gone: bool = False) -> None:
+        """Do not choose `peer` for a while, and `last` even after that only if it must be.
+
+        `gone` also takes it off the map until it is back.
+        """
+        self._avoided[peer] = time.monotonic() + AVOID_SECONDS
         self._lost.discard(peer)
+        if last:
+            self._last.add(peer)
         if gone:
             self._lost.add(peer)
             self._directory.mark_lost(peer)

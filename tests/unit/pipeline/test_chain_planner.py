@@ -12,7 +12,7 @@ from superbloom.domain.errors import BlocksMissing
 from superbloom.domain.observed import HALF_LIFE_SECONDS
 from superbloom.domain.span import Span
 from superbloom.domain.swarm_map import ServerInfo
-from superbloom.pipeline.chain_planner import UNKNOWN_LINK_SECONDS, ChainPlanner
+from superbloom.pipeline.chain_planner import AVOID_SECONDS, UNKNOWN_LINK_SECONDS, ChainPlanner
 from superbloom.pipeline.served_model import ServedModel
 from superbloom.swarm.directory import Directory, _Entry
 from superbloom.swarm.membership import Membership
@@ -136,3 +136,17 @@ def test_one_that_was_lost_is_passed_over_while_there_are_others(directory: Dire
     planner.avoid("quick", gone=True)
     know(directory, server("quick", 0.01))
     assert [hop.peer for hop in planner.choose(WHOLE, 100)] == ["slow"]
+
+
+async def test_one_that_was_faulty_is_chosen_only_if_it_must_be(
+    directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planner = know(directory, server("faulty", 0.01), server("other", 0.05))
+    planner.avoid("faulty", last=True)
+    assert planner.choose(WHOLE, 100) == hops("other")
+    with pytest.raises(BlocksMissing):
+        planner.choose(WHOLE, 100, besides={"other"})
+    later = time.monotonic() + AVOID_SECONDS + 1
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    assert planner.choose(WHOLE, 100) == hops("other")
+    assert planner.choose(WHOLE, 100, besides={"other"}) == hops("faulty")
