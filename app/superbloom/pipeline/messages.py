@@ -35,7 +35,7 @@ PROTOCOL = 2
 CHUNK_TOKENS = 256
 """Prompts and replays go in steps of so many tokens."""
 
-MAX_STEP_TOKENS = 2048
+MAX_STEP_TOKENS = 2 * CHUNK_TOKENS
 """The longest step a server takes, in tokens."""
 
 
