@@ -95,15 +95,19 @@ def answer_requests(answer: Callable[[list[int], int], Answered]) -> None:
 
 @contextlib.contextmanager
 def baselines(
-    starter: Path, wanted: Namespace, *, llama: bool = True
+    starter: Path, wanted: Namespace, *, llama: bool = True, batches: Sequence[int] = ()
 ) -> Iterator[dict[str, Answer]]:
     """transformers, and llama.cpp where it is installed, ready to be asked by name.
 
-    `wanted` says in which precision, with how many threads, and where the data folder is.
+    `wanted` says in which precision, with how many threads, and where the data folder is. In each
+    of `batches` transformers continues so many texts at once.
     """
     precision = getattr(wanted, "precision", "fp32")
     threads = ("--threads", str(wanted.threads))
-    running = {ALONE: Baseline("whole_model", str(starter), "--dtype", DTYPES[precision], *threads)}
+    alone = (str(starter), "--dtype", DTYPES[precision], *threads)
+    running = {ALONE: Baseline("whole_model", *alone)}
+    for batch in batches:
+        running[in_batch(batch)] = Baseline("whole_model", *alone, "--batch", str(batch))
     if llama and has_llama():
         words = (str(starter), "--kind", LLAMA_KINDS[precision], "--data", str(wanted.data))
         name = f"{LLAMA} {LLAMA_KINDS[precision]}"
@@ -113,6 +117,11 @@ def baselines(
     finally:
         for baseline in running.values():
             baseline.close()
+
+
+def in_batch(texts: int) -> str:
+    """What transformers is called that continues so many texts at once."""
+    return f"{ALONE}, {texts} in one batch"
 
 
 def asking(

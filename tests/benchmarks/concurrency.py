@@ -3,7 +3,8 @@
     python -m tests.benchmarks.concurrency [--runs 5] [--precision fp32|bf16]
         [--sessions 1 4 8] [--json FILE]
 
-Beside it transformers runs one sequence in the same dtype.
+Beside it transformers runs one sequence in the same dtype, and as many in one batch: more than that
+the computer does not give.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.benchmarks.baseline import ALONE, Answered, asking, baselines
+from tests.benchmarks.baseline import ALONE, Answered, asking, baselines, in_batch
 from tests.benchmarks.frame import (
     Report,
     Variant,
@@ -45,10 +46,11 @@ def main() -> None:
 async def measure(starter: Path, wanted: Namespace) -> Report:
     async with swarm(starter, wanted) as made:
         await made.add_equal(SERVERS)
-        with baselines(starter, wanted, llama=False) as others:
+        batches = [count for count in wanted.sessions if count > 1]
+        with baselines(starter, wanted, llama=False, batches=batches) as others:
             variants = {sessions(n): at_once(made, n, wanted.tokens) for n in wanted.sessions}
-            alone = asking(others[ALONE], wanted.tokens, lambda _: prompt(made, 0))
-            variants[ALONE] = rate_of(alone)
+            for name, answer in others.items():
+                variants[name] = rate_of(asking(answer, wanted.tokens, lambda _: prompt(made, 0)))
             found = await in_turn(variants, wanted.runs)
     report = Report(f"Sessions at once through {SERVERS} servers, {wanted.precision}")
     report.series = series("tokens/s", found, float)
@@ -56,6 +58,10 @@ async def measure(starter: Path, wanted: Namespace) -> Report:
         share = report.series[sessions(count)].median / report.series[ALONE].median
         bar = BARS.get((wanted.precision, count))
         report.findings.append(at_least(bar, share, f"{sessions(count)}, of {ALONE}"))
+        if in_batch(count) in report.series:
+            share = report.series[sessions(count)].median / report.series[in_batch(count)].median
+            words = f"{sessions(count)}, of {in_batch(count)}"
+            report.findings.append(at_least(None, share, words))
     return report
 
 

@@ -14,6 +14,7 @@ def main() -> None:
     parser.add_argument("folder")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--batch", type=int, default=1, help="so many times the same prompt")
     wanted = parser.parse_args()
 
     import torch
@@ -27,12 +28,13 @@ def main() -> None:
 
     def answer(prompt: list[int], tokens: int) -> Answered:
         with torch.inference_mode():
-            return ask(model, torch.tensor([prompt]), tokens)
+            return ask(model, torch.tensor([prompt] * wanted.batch), tokens)
 
     answer_requests(answer)
 
 
 def ask(model: Any, prompt: Any, tokens: int) -> Answered:
+    """Continue the rows of `prompt`; the ids are the first one's, the rate is that of all."""
     watch = TokenTimes()
     whole = model.generate(
         prompt,
@@ -46,7 +48,7 @@ def ask(model: Any, prompt: Any, tokens: int) -> Answered:
         ids=tuple(ids),
         first_seconds=watch.first_seconds,
         prompt_seconds=watch.first_seconds,
-        rate=watch.rate,
+        rate=watch.rate * prompt.shape[0],
     )
 
 
