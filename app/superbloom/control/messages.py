@@ -18,7 +18,7 @@ from superbloom.domain.settings import Reach as Reach  # noqa: PLC0414 (views ta
 from superbloom.domain.sharing import ShareRequest, ShareStatus
 from superbloom.domain.swarm_map import ServerInfo
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Raised when the wire changes so that old and new do not understand each other."""
 
 

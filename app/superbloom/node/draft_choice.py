@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 SMALLEST_RATIO = 7
 """The model that answers has at least so many times the parameters: about eight times."""
 
-QUICK_PARAMETERS = 1_200_000_000
+QUICK_PARAMETERS = 1_300_000_000
 """A model with no more guesses quickly on most computers: the largest of these guesses best."""
 
 WORK_BYTES = 256 * MIB

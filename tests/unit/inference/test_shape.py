@@ -19,6 +19,8 @@ FUSED = {"mixtral", "gpt_oss", "qwen3_moe"}
 PUBLISHED = {
     "smollm2-135m-instruct": 134_515_008,
     "smollm2-1.7b-instruct": 1_711_376_384,
+    "qwen3-0.6b": 596_049_920,
+    "llama-3.2-1b-instruct": 1_235_814_400,
     "llama-3.2-3b-instruct": 3_212_749_824,
     "qwen3-4b": 4_022_468_096,
     "qwen3-8b": 8_190_735_360,
