@@ -25,7 +25,7 @@ from superbloom.domain.errors import (
 )
 from superbloom.domain.span import Span
 from superbloom.inference.cache_room import CacheRoom
-from superbloom.inference.device import use_threads
+from superbloom.inference.cpu_threads import CpuThreads
 from superbloom.inference.executor_figures import MEASURED_CHUNK, ExecutorStats, Figures
 from superbloom.inference.freed_memory import FreedMemory
 from superbloom.inference.roster import Roster
@@ -41,9 +41,9 @@ from superbloom.inference.step_queue import (
     cancel_jobs,
     check_step,
     fail_jobs,
+    has_prompt,
     settle,
 )
-from superbloom.inference.thread_count import ThreadCount
 from superbloom.inference.tick import choose_turns, gathering_seconds
 
 logger = logging.getLogger(__name__)
@@ -68,10 +68,9 @@ class Executor:
         self._ending = False
         self._failure: ServerCrashed | None = None
         self._figures = Figures(len(stage.span))
-        self._most_threads = threads or torch.get_num_threads()
-        self._threads: dict[bool, ThreadCount] = {}
-        """On a CPU: for ticks with a part of a prompt, and for others."""
-        self._using = 0
+        self._threads: CpuThreads | None = None
+        if stage.device.type == "cpu":
+            self._threads = CpuThreads(threads or torch.get_num_threads())
         self._freed = FreedMemory()
         started: Future[None] = Future()
         self._thread = threading.Thread(
@@ -108,6 +107,7 @@ class Executor:
             needed = self._room.reserve(blocks, max_tokens)
             cache = self._stage.new_cache(blocks)
             self._roster.add(session, Session(cache, max_tokens, needed, owner))
+            self._expect_prompt()
 
     def extend(self, session: bytes, max_tokens: int, *, position: int | None = None) -> None:
         """Let an open session grow to `max_tokens` tokens, its next step being at `position`.
@@ -126,6 +126,7 @@ class Executor:
                 blocks = found.cache.blocks
                 found.reserved_bytes = self._room.reserve(blocks, max_tokens, before=before)
                 found.max_tokens = max_tokens
+            self._expect_prompt()
 
     def submit(self, session: bytes, position: int, hidden: Tensor) -> Future[Tensor]:
         """Queue a step `[tokens, hidden]` at `position`; its result has the same shape.
@@ -207,9 +208,6 @@ class Executor:
 
     def _run(self, started: Future[None]) -> None:
         try:
-            if self._stage.device.type == "cpu":
-                most = self._most_threads
-                self._threads = {True: ThreadCount(most), False: ThreadCount(most)}
             self._measure()
         except BaseException as error:  # noqa: BLE001  (handed to the thread that waits)
             started.set_exception(error)
@@ -253,7 +251,7 @@ class Executor:
             return None
 
     def _compute(self, turns: Sequence[Turn]) -> None:
-        self._use_threads(prompt=any(turn.job.is_prompt for turn in turns))
+        self._use_threads(turns)
         begun, tick = time.perf_counter(), Tick()
         for turn in turns:
             turn.session.tick = tick
@@ -269,10 +267,13 @@ class Executor:
         for turn, output in zip(turns, outputs, strict=True):
             self._finish(turn, output)
 
-    def _use_threads(self, *, prompt: bool) -> None:
-        if self._threads and (threads := self._threads[prompt].threads) != self._using:
-            self._using = threads
-            use_threads(threads)
+    def _expect_prompt(self) -> None:
+        if self._threads is not None:
+            self._threads.expect_prompt()
+
+    def _use_threads(self, turns: Sequence[Turn]) -> None:
+        if self._threads is not None:
+            self._threads.use(prompt=has_prompt(turns))
 
     def _forward(self, turns: Sequence[Turn]) -> list[Tensor]:
         outputs = self._stage.forward([turn.step() for turn in turns])
@@ -321,12 +322,10 @@ class Executor:
     def _note(self, turns: Sequence[Turn], seconds: float) -> None:
         with self._changed:
             self._figures.note(turns, seconds, time.monotonic())
-        prompt = any(turn.job.is_prompt for turn in turns)
-        if prompt:
+        if prompt := has_prompt(turns):
             self._freed.note_prompt()
-        if self._threads:
-            tokens = sum(turn.tokens for turn in turns)
-            self._threads[prompt].note(tokens, seconds, time.monotonic())
+        if self._threads is not None:
+            self._threads.note(sum(turn.tokens for turn in turns), seconds, prompt=prompt)
 
     def _measure(self) -> None:
         """Run a chunk and a few tokens, so that figures and kernels are ready before sessions."""
@@ -335,7 +334,7 @@ class Executor:
         for tokens in (MEASURED_CHUNK, MEASURED_CHUNK, 8, 4, 1, 1, 1):
             job = Job(0, zeros[:tokens], Future())
             turn = Turn(Session(cache, MEASURED_CHUNK, 0), job, tokens)
-            self._use_threads(prompt=job.is_prompt)
+            self._use_threads([turn])
             begun = time.perf_counter()
             self._forward([turn])
             if tokens in (MEASURED_CHUNK, 1):  # others stand for steps of several sessions

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from superbloom.inference.step_queue import Turn
+from superbloom.inference.step_queue import Turn, has_prompt
 
 MEASURED_STEPS = 32
 MEASURED_CHUNK = 64
@@ -116,7 +116,7 @@ class Figures:
         self.tokens += tokens
         if tokens >= MEASURED_CHUNK:
             self._prefill_rates.note(tokens / scaled, now)
-        elif not any(turn.job.is_prompt for turn in turns):
+        elif not has_prompt(turns):
             self._ticks.note(scaled, now)
             if tokens == 1 and part == 1:
                 self._alone.note(scaled, now)

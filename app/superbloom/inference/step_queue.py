@@ -176,4 +176,9 @@ def by_blocks(turns: Iterable[Turn]) -> list[list[Turn]]:
     groups: dict[Span, list[Turn]] = {}
     for turn in turns:
         groups.setdefault(turn.session.cache.blocks, []).append(turn)
-    return sorted(groups.values(), key=lambda group: any(turn.job.is_prompt for turn in group))
+    return sorted(groups.values(), key=has_prompt)
+
+
+def has_prompt(turns: Iterable[Turn]) -> bool:
+    """True if a part of a prompt is among them."""
+    return any(turn.job.is_prompt for turn in turns)

@@ -3,9 +3,8 @@
 The threads of a layer wait for each other. Where one of them has to share its core, all wait for
 it at every layer, and a step takes several times as long as one that leaves that core alone: with
 another busy program on two cores the starter's step of 36 ms took 180 to 480 ms with two threads,
-and 52 to 175 with one; 256 tokens of a prompt took 1.04 s and 0.65 s (0.36 s and 0.66 s on a quiet
-machine). So a step that has become slow is tried with fewer threads, and once in a while with more
-again.
+and 52 to 175 with one. So a step that has become slow is tried with fewer threads, and once in a
+while with more again. Parts of prompts go by what other programs do: see `prompt_threads`.
 """
 
 from __future__ import annotations
