@@ -3,8 +3,7 @@
     python -m tests.benchmarks.concurrency [--runs 5] [--precision fp32|bf16]
         [--sessions 1 4 8] [--json FILE]
 
-Beside it transformers runs one sequence in the same dtype, and as many in one batch: more than that
-the computer does not give.
+Beside it transformers runs one sequence in the same dtype, and as many in one batch.
 """
 
 from __future__ import annotations
