@@ -78,7 +78,7 @@ def cpu_dtype(*, bf16_dots: bool, bf16_tiles: bool) -> torch.dtype:
     """bf16 for a CPU with instructions for it (AVX-512 BF16, AMX), else fp32.
 
     With AVX-512 BF16 bf16 takes 0.6 of fp32's time in linear layers, from 1 to 256 rows (two Zen 4
-    cores: see `cpu_packed`), and half of the memory. Without either, PyTorch emulates bf16 and is
+    cores: see `cpu.packed`), and half of the memory. Without either, PyTorch emulates bf16 and is
     several times slower.
     """
     return torch.bfloat16 if bf16_dots or bf16_tiles else torch.float32

@@ -25,7 +25,7 @@ from superbloom.domain.errors import (
 )
 from superbloom.domain.span import Span
 from superbloom.inference.cache_room import CacheRoom
-from superbloom.inference.cpu_threads import CpuThreads
+from superbloom.inference.cpu.threads import CpuThreads
 from superbloom.inference.executor_figures import MEASURED_CHUNK, ExecutorStats, Figures
 from superbloom.inference.freed_memory import FreedMemory
 from superbloom.inference.roster import Roster

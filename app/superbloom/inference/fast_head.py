@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from superbloom.domain.model_card import Precision
-from superbloom.inference.cpu_int8 import Int8Linear
-from superbloom.inference.cpu_packed import PackedLinear, can_pack, choose_least_rows
+from superbloom.inference.cpu.int8 import Int8Linear
+from superbloom.inference.cpu.packed import PackedLinear, can_pack, choose_least_rows
 from superbloom.inference.device import fast_cpu_dtype
 from superbloom.inference.families import text_name
 from superbloom.inference.weights import StoredTensor

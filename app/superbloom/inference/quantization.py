@@ -1,6 +1,6 @@
 """Precisions: what a stage computes in, and int8 and nf4 made tensor by tensor.
 
-nf4 and a GPU's int8 are bitsandbytes'; a CPU's int8 is `cpu_int8`.
+nf4 and a GPU's int8 are bitsandbytes'; a CPU's int8 is `cpu.int8`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from transformers.quantizers.base import HfQuantizer
 
 from superbloom.domain.errors import ModelUnsupported
 from superbloom.domain.model_card import Precision
-from superbloom.inference.cpu_int8 import Int8Linear
+from superbloom.inference.cpu.int8 import Int8Linear
+from superbloom.inference.cpu.joined_linears import is_plain_linear, replace_linears
 from superbloom.inference.device import CPU, fast_cpu_dtype
-from superbloom.inference.joined_linears import is_plain_linear, replace_linears
 
 _DIRECT: Mapping[Precision, torch.dtype] = {
     Precision.FP32: torch.float32,

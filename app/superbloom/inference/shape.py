@@ -20,8 +20,8 @@ from superbloom.domain.errors import ModelUnsupported
 from superbloom.domain.model_card import ModelShape, Precision
 from superbloom.domain.span import Span
 from superbloom.inference.block_model import BlockModel
+from superbloom.inference.cpu.joined_linears import is_plain_linear
 from superbloom.inference.families import block_count, slice_config, text_config
-from superbloom.inference.joined_linears import is_plain_linear
 from superbloom.inference.quantization import (
     NF4_GROUP,
     NF4_SCALE_GROUP,

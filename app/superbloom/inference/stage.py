@@ -12,9 +12,9 @@ from superbloom.domain.model_card import Precision
 from superbloom.domain.span import Span
 from superbloom.inference.block_model import build_empty, fill
 from superbloom.inference.block_runner import BlockRunner, StageStep
-from superbloom.inference.cpu_packed import PackedLinear, can_pack, choose_least_rows
+from superbloom.inference.cpu.joined_linears import replace_linears
+from superbloom.inference.cpu.packed import PackedLinear, can_pack, choose_least_rows
 from superbloom.inference.families import block_count, text_config
-from superbloom.inference.joined_linears import replace_linears
 from superbloom.inference.quantization import (
     check_held_in,
     compute_dtype,

@@ -30,7 +30,7 @@ from transformers import (
 from superbloom.domain.errors import ModelDamaged, ModelNotHere
 from superbloom.domain.model_card import Precision
 from superbloom.inference import ends as ends_module
-from superbloom.inference.cpu_int8 import Int8Linear
+from superbloom.inference.cpu.int8 import Int8Linear
 from superbloom.inference.ends import EMBED_TOKENS, ClientEnds
 
 CPU = torch.device("cpu")

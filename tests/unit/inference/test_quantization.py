@@ -19,7 +19,7 @@ from superbloom.domain.errors import ModelUnsupported
 from superbloom.domain.model_card import Precision
 from superbloom.domain.span import Span
 from superbloom.inference import quantization
-from superbloom.inference.cpu_int8 import Int8Linear
+from superbloom.inference.cpu.int8 import Int8Linear
 from superbloom.inference.stage import Stage, StageStep
 
 CPU = torch.device("cpu")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
+from superbloom.inference.cpu.prompt_threads import PromptThreads
+from superbloom.inference.cpu.thread_count import ThreadCount
 from superbloom.inference.device import use_threads
-from superbloom.inference.prompt_threads import PromptThreads
-from superbloom.inference.thread_count import ThreadCount
 
 
 class CpuThreads:

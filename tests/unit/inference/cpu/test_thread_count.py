@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from superbloom.inference.thread_count import ThreadCount
+from superbloom.inference.cpu.thread_count import ThreadCount
 
 
 class Machine:

@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from superbloom.inference import cpu_packed
-from superbloom.inference.cpu_packed import (
+from superbloom.inference.cpu import packed as packed_module
+from superbloom.inference.cpu.joined_linears import replace_linears
+from superbloom.inference.cpu.packed import (
     PackedLinear,
     can_pack,
     choose_least_rows,
     kernel_rows,
 )
-from superbloom.inference.joined_linears import replace_linears
 
 pytestmark = pytest.mark.skipif(
     not can_pack(torch.float32), reason="PyTorch has no oneDNN on this computer"
@@ -79,7 +79,7 @@ def test_filling_single_rows_up_changes_nothing(dtype: torch.dtype) -> None:
 
 def test_all_layers_are_filled_up_to_what_was_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = {1: 1.0, 4: 0.8, 6: 0.9}
-    monkeypatch.setattr(cpu_packed, "_seconds", lambda _, least: seconds[least])
+    monkeypatch.setattr(packed_module, "_seconds", lambda _, least: seconds[least])
     block = nn.Sequential(plain(8, 8, torch.float32), nn.ReLU(), plain(8, 4, torch.float32))
     replace_linears(block, PackedLinear)
     choose_least_rows(block)

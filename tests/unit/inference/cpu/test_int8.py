@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from superbloom.inference import cpu_int8
-from superbloom.inference.cpu_int8 import WIDE_ROWS, Int8Linear, quantize_rows
+from superbloom.inference.cpu import int8
+from superbloom.inference.cpu.int8 import WIDE_ROWS, Int8Linear, quantize_rows
 
 
 def layer(inputs: int, outputs: int, *, bias: bool = False) -> nn.Linear:
@@ -59,7 +59,7 @@ def test_a_byte_a_weight_is_held() -> None:
 @torch.inference_mode()
 def test_a_large_layer_is_widened_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = Int8Linear(layer(64, 50), wide_dtype=torch.bfloat16)
-    monkeypatch.setattr(cpu_int8, "SLAB_WEIGHTS", 64 * 16)
+    monkeypatch.setattr(int8, "SLAB_WEIGHTS", 64 * 16)
     parted = Int8Linear(layer(64, 50), wide_dtype=torch.bfloat16)
     rows = torch.randn(20, 64).to(torch.bfloat16)
     torch.testing.assert_close(parted(rows), whole(rows))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import psutil
 import pytest
 
-from superbloom.inference.prompt_threads import (
+from superbloom.inference.cpu.prompt_threads import (
     LEAST_SECONDS,
     MOST_SECONDS,
     PAUSE_SECONDS,

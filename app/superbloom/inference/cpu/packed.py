@@ -51,8 +51,8 @@ def kernel_rows(rows: int, least: int = 1) -> int:
     if rows <= least:
         return least if rows else 0
     eighth = 1 << max(0, (rows - 1).bit_length() - 3)
-    step = max(eighth, 4 if rows <= 16 else 8)
-    return -(-rows // min(step, _MOST_FILLING)) * min(step, _MOST_FILLING)
+    step = min(max(eighth, 4 if rows <= 16 else 8), _MOST_FILLING)
+    return -(-rows // step) * step
 
 
 class PackedLinear(nn.Module):
