@@ -42,6 +42,11 @@ BOOTSTRAP_SECONDS = 8.0
 STRAGGLER_SECONDS = 1.0
 """How long other bootstrap peers are waited for once one has answered."""
 
+REDIAL_SECONDS = 5.2
+"""For 5 s after a dial that failed the daemon does not dial the same address again."""
+
+NOBODY_LISTENS = "refused"
+
 MEET_SECONDS = 10.0
 GREETING_SECONDS = 5.0
 MOST_SERVICE_BYTES = 100
@@ -198,7 +203,7 @@ class HivemindTransport:
             if peer != self.peer_id and _is_peer_id(peer):
                 by_peer.setdefault(peer, []).append(address)
         dials = {
-            asyncio.create_task(self._daemon.connect(peer, known)): known[0]
+            asyncio.create_task(self._dial(peer, known)): known[0]
             for peer, known in by_peer.items()
         }
         try:
@@ -211,6 +216,19 @@ class HivemindTransport:
             self.learn_addresses(peer, known)
         pairs = zip(dials.values(), results, strict=True)
         return tuple(address for address, result in pairs if result is None)
+
+    async def _dial(self, peer: str, addresses: Sequence[str]) -> None:
+        """Connect; once more if that broke off midway, as it may where computers are busy."""
+        try:
+            await self._daemon.connect(peer, addresses)
+        except PeerLost as loss:
+            logger.info("dialling %s failed: %s", peer, loss.__cause__)
+            if NOBODY_LISTENS in str(loss.__cause__):
+                raise
+        else:
+            return
+        await asyncio.sleep(REDIAL_SECONDS)
+        await self._daemon.connect(peer, addresses)
 
     # --- calls ------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
 import psutil
@@ -28,6 +28,8 @@ from superbloom.domain.errors import (
     PortTaken,
     SessionRefused,
 )
+from superbloom.swarm import hivemind_transport
+from superbloom.swarm.hivemind_daemon import Daemon
 from superbloom.swarm.hivemind_transport import CALL_PROTOCOL, HivemindTransport
 from superbloom.swarm.transport import MAX_CALL_BYTES, MAX_FRAME_BYTES, Stream
 
@@ -127,6 +129,33 @@ async def test_everything_sent_before_a_close_arrives(start: Start) -> None:
     async with asyncio.timeout(10):
         await ended.wait()
     assert received == [500_000] * 10
+
+
+@pytest.mark.parametrize(
+    ("reason", "joins"),
+    [("failed to negotiate security protocol", True), ("connect: connection refused", False)],
+)
+async def test_a_handshake_that_broke_off_is_tried_once_more(
+    start: Start, monkeypatch: pytest.MonkeyPatch, reason: str, joins: bool
+) -> None:
+    monkeypatch.setattr(hivemind_transport, "REDIAL_SECONDS", 0.05)
+    a = await start("a")
+    connect, dialled = Daemon.connect, 0
+
+    async def broken_at_first(self: Daemon, peer: str, addresses: Sequence[str]) -> None:
+        nonlocal dialled
+        dialled += 1
+        if dialled == 1:
+            raise PeerLost("Not reached.", peer=peer) from ConnectionError(reason)
+        await connect(self, peer, addresses)
+
+    monkeypatch.setattr(Daemon, "connect", broken_at_first)
+    if joins:
+        await start("b", initial_peers=a.addresses)
+    else:
+        with pytest.raises(NoPeersReachable):
+            await start("b", initial_peers=a.addresses)
+    assert dialled == 1 + joins
 
 
 async def test_servers_that_met_only_through_a_third_reach_each_other(start: Start) -> None:
