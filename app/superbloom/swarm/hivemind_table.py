@@ -20,6 +20,10 @@ from superbloom.swarm.transport import RecordCheck
 logger = logging.getLogger(__name__)
 
 WAIT_SECONDS = 3.0
+
+JOIN_SECONDS = 8.0
+"""How long peers are waited for through which one joins: they may be busy, and call back first."""
+
 STORE_SECONDS = 8.0
 
 _BAD_ANSWERS = (RuntimeError, AssertionError, ValueError)
@@ -60,7 +64,8 @@ class SharedTable:
             p2p=p2p,
             node_id=DHTID.generate(source=p2p.peer_id.to_bytes()),  # the same after a restart
             initial_peers=list(peers),
-            wait_timeout=WAIT_SECONDS,
+            wait_timeout=JOIN_SECONDS,
+            bootstrap_timeout=WAIT_SECONDS,  # for others once one has answered
             client_mode=not listens,
             cache_nearest=0,
             cache_locally=False,
@@ -68,6 +73,7 @@ class SharedTable:
             backoff_rate=1.5,
             record_validator=validator,
         )
+        node.protocol.wait_timeout = WAIT_SECONDS
         guard(node.protocol, validator)
         return cls(node, validator, alone=not peers)
 
