@@ -107,10 +107,9 @@ def _block_bytes(shape: ModelShape, precision: Precision) -> int:
 
 
 def _loading_bytes(shape: ModelShape, precision: Precision) -> int:
-    """How much larger the block that is being loaded is than in its quantized form."""
-    if precision not in (Precision.INT8, Precision.NF4):
-        return 0
-    return max(0, shape.block_bytes.get(Precision.BF16, 0) - _block_bytes(shape, precision))
+    """How much larger the block that is being loaded is than in the form in which it is held."""
+    plain = shape.block_bytes.get(Precision.BF16, 0) * (2 if precision is Precision.FP32 else 1)
+    return max(0, plain - _block_bytes(shape, precision))
 
 
 def _cache_bytes_a_token(shape: ModelShape, precision: Precision) -> int:

@@ -90,3 +90,5 @@ class ModelShape:
     """What the client holds: embeddings, final norm and head in bf16."""
     cache_bytes_per_token: int
     """Keys and values of one block for one token, bf16."""
+    published_bytes: int = 4
+    """Bytes of one weight in the form in which the model was published."""

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from superbloom.domain.span import Span
 from superbloom.inference.block_model import BlockModel
+from superbloom.inference.cpu.half import half_layers
 from superbloom.inference.kv_cache import SessionCache, held_for
 from superbloom.inference.packed_attention import PackedCache, PackedPart, running
 
@@ -40,7 +41,9 @@ class BlockRunner:
         self._built = built
         self._parts: dict[Span, PreTrainedModel] = {}
         tensors = [*built.model.parameters(), *built.model.buffers()]
-        self.weight_bytes = sum(tensor.nbytes for tensor in tensors)
+        self.weight_bytes = sum(tensor.nbytes for tensor in tensors) + sum(
+            layer.held_bytes for layer in half_layers(built.model)
+        )
         self.cache_bytes_per_token, self._windows = self._measure_cache()
 
     @property

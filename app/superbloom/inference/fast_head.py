@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from superbloom.domain.model_card import Precision
+from superbloom.inference.cpu.fast_linears import has_fast_form, quicken
 from superbloom.inference.cpu.int8 import Int8Linear
-from superbloom.inference.cpu.packed import PackedLinear, can_pack, choose_least_rows
+from superbloom.inference.cpu.packed import choose_least_rows
 from superbloom.inference.device import fast_cpu_dtype
 from superbloom.inference.families import text_name
 from superbloom.inference.weights import StoredTensor
@@ -48,10 +49,11 @@ def quicken_head(
         return
     if precision is Precision.INT8:
         model.set_output_embeddings(Int8Linear(head, wide_dtype=fast_cpu_dtype()))  # type: ignore[no-untyped-call]
-    elif can_pack(dtype) and _give_up_table(model, head, tensors, dtype):
-        packed = PackedLinear(head)
-        choose_least_rows(packed)
-        model.set_output_embeddings(packed)  # type: ignore[no-untyped-call]
+    elif has_fast_form(dtype) and _give_up_table(model, head, tensors, dtype):
+        holder = nn.ModuleList([head])
+        quicken(holder, dtype)
+        choose_least_rows(holder)
+        model.set_output_embeddings(holder[0])  # type: ignore[no-untyped-call]
 
 
 def _give_up_table(

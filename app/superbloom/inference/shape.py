@@ -5,6 +5,7 @@ One block of each kind is built without memory, and counted as often as the mode
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections import Counter
@@ -20,6 +21,7 @@ from superbloom.domain.errors import ModelUnsupported
 from superbloom.domain.model_card import ModelShape, Precision
 from superbloom.domain.span import Span
 from superbloom.inference.block_model import BlockModel
+from superbloom.inference.cpu.fast_linears import holds_half
 from superbloom.inference.cpu.joined_linears import is_plain_linear
 from superbloom.inference.families import block_count, slice_config, text_config
 from superbloom.inference.quantization import (
@@ -34,6 +36,7 @@ _VALUE_BYTES: Mapping[Precision, int] = {
     Precision.FP16: 2,
 }
 _BF16_BYTES = 2
+_WIDEST_BYTES = 4
 
 # bitsandbytes keeps with each nf4 tensor its tables (256 and 16 values) and an offset.
 _NF4_TABLE_BYTES = 256 * 4 + 16 * 4 + 4
@@ -54,6 +57,18 @@ def shape_of(config: Mapping[str, object]) -> ModelShape:
             f"The sizes of a model of the kind {config.get('model_type')!r} cannot be computed: "
             f"{error}."
         ) from error
+
+
+def shape_on(device: torch.device, shape: ModelShape) -> ModelShape:
+    """The sizes as `device` holds the model: a CPU computes in fp32 with weights of 16 bits.
+
+    It does so with linear layers; families that keep weights elsewhere count as before.
+    """
+    sizes = shape.block_bytes
+    short = shape.published_bytes == _BF16_BYTES and Precision.INT8 in sizes
+    if device.type != "cpu" or not short or not holds_half(torch.float32):
+        return shape
+    return dataclasses.replace(shape, block_bytes={**sizes, Precision.FP32: sizes[Precision.BF16]})
 
 
 @lru_cache(maxsize=64)
@@ -86,6 +101,7 @@ def _shape_of(content: str) -> ModelShape:
         },
         client_bytes=ends * _BF16_BYTES,
         cache_bytes_per_token=cache_bytes,
+        published_bytes=_published_bytes(config, whole),
     )
 
 
@@ -180,6 +196,14 @@ def _cache_bytes(model: PreTrainedModel) -> int:
     except _CacheReached as reached:
         return reached.values * _BF16_BYTES
     return 0
+
+
+def _published_bytes(config: PretrainedConfig, whole: Mapping[str, object]) -> int:
+    """Bytes of a weight by the configuration's dtype; the widest where it names none."""
+    dtype = config.dtype or whole.get("dtype") or whole.get("torch_dtype")
+    if isinstance(dtype, str):
+        dtype = getattr(torch, dtype, None)
+    return dtype.itemsize if isinstance(dtype, torch.dtype) else _WIDEST_BYTES
 
 
 def _context(config: PretrainedConfig, whole: Mapping[str, object]) -> int:

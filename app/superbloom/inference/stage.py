@@ -12,8 +12,8 @@ from superbloom.domain.model_card import Precision
 from superbloom.domain.span import Span
 from superbloom.inference.block_model import build_empty, fill
 from superbloom.inference.block_runner import BlockRunner, StageStep
-from superbloom.inference.cpu.joined_linears import replace_linears
-from superbloom.inference.cpu.packed import PackedLinear, can_pack, choose_least_rows
+from superbloom.inference.cpu.fast_linears import has_fast_form, quicken
+from superbloom.inference.cpu.packed import choose_least_rows
 from superbloom.inference.families import block_count, text_config
 from superbloom.inference.quantization import (
     check_held_in,
@@ -43,8 +43,9 @@ class Stage(BlockRunner):
     ) -> Stage:
         """Read `span` from a model folder, block by block; `progress(done, total)` counts blocks.
 
-        Memory holds at most 1.3 times the span's weights meanwhile, and beside quantized weights
-        one block in bf16, on the CPU. Raises ModelDamaged, ModelUnsupported.
+        Memory holds at most 1.3 times the span's weights meanwhile, and beside weights that are
+        held in another form one block in its plain form, on the CPU. Raises ModelDamaged,
+        ModelUnsupported.
         """
         content = read_config(folder)
         quantizer = stored_quantizer(content)
@@ -59,12 +60,12 @@ class Stage(BlockRunner):
         built = build_empty(config, span, dtype)
         check_held_in(precision, built.layers)
         built.set_packed(packed)
-        reordered = device.type == "cpu" and can_pack(dtype)
+        quickened = device.type == "cpu" and has_fast_form(dtype)
 
         def after_block(place: int, block: torch.nn.Module) -> None:
             quantize_block(block, precision, dtype, device)
-            if reordered:
-                replace_linears(block, PackedLinear)
+            if quickened:
+                quicken(block, dtype)
             if progress is not None:
                 progress(place + 1, len(span))
 
@@ -78,6 +79,6 @@ class Stage(BlockRunner):
             after_block=after_block,
             quantizer=quantizer,
         )
-        if reordered:
+        if quickened:
             choose_least_rows(built.model)
         return cls(built, span, dtype, device)

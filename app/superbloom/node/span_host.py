@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from superbloom.domain.budget import plan_memory
-from superbloom.domain.errors import InputRejected, ModelNotHere
+from superbloom.domain.budget import in_words, plan_memory
+from superbloom.domain.errors import BudgetTooSmall, InputRejected, ModelNotHere
 from superbloom.domain.model_card import ModelShape, Precision
 from superbloom.domain.sharing import ShareRequest
 from superbloom.domain.span import Span
@@ -31,6 +31,7 @@ class HostPlan:
 
     folder: Path
     shape: ModelShape
+    """The model's sizes on the device."""
     fingerprint: str
     precision: Precision
     device: str
@@ -65,7 +66,7 @@ def plan_host(request: ShareRequest, folder: Path) -> HostPlan:
         raise ModelNotHere(f"{wanted} of {request.model} are not on this computer.")
     return HostPlan(
         folder=folder,
-        shape=shape,
+        shape=budget.shape,
         fingerprint=mark,
         precision=budget.precision,
         device=budget.device,
@@ -108,6 +109,12 @@ def load_span(
         device=choose_device(plan.device),
         progress=after_block,
     )
-    executor = Executor(stage, cache_bytes=memory.cache_bytes, threads=plan.threads)
+    cache_bytes = memory.cache_bytes - max(0, stage.weight_bytes - memory.weight_bytes)
+    if cache_bytes <= 0:
+        raise BudgetTooSmall(
+            f"Blocks {span} take {in_words(stage.weight_bytes)} of memory, more than the model's "
+            "configuration says, and leave no room for sessions."
+        )
+    executor = Executor(stage, cache_bytes=cache_bytes, threads=plan.threads)
     give_back_freed_pages()
     return SpanHost(executor, memory.total_bytes)

@@ -23,6 +23,7 @@ from superbloom.domain.model_card import ModelShape, Precision
 from superbloom.domain.sharing import ShareRequest
 from superbloom.domain.span import Span
 from superbloom.inference.device import CPU, choose_device, default_precision, free_device_bytes
+from superbloom.inference.shape import shape_on
 from superbloom.inference.weights import block_of
 from superbloom.machine.memory import free_bytes
 from superbloom.storage.manifest import whole_files
@@ -36,6 +37,8 @@ class Budget:
     device: str
     precision: Precision
     memory_bytes: int
+    shape: ModelShape
+    """The model's sizes on the device."""
     capacity: int
 
 
@@ -97,13 +100,20 @@ def budget_of(request: ShareRequest, shape: ModelShape) -> Budget:
         on_device = free_device_bytes(device)
         free = free_bytes() if on_device is None else on_device
         memory = careful_part(free, accelerator=on_device is not None)
+    shape = shape_on(device, shape)
     capacity = blocks_that_fit(shape, precision, memory)
     if capacity == 0:
         raise BudgetTooSmall(
             f"Not one block of {request.model} in {precision.value} fits into the memory budget "
             f"of {in_words(memory)}."
         )
-    return Budget(device=str(device), precision=precision, memory_bytes=memory, capacity=capacity)
+    return Budget(
+        device=str(device),
+        precision=precision,
+        memory_bytes=memory,
+        shape=shape,
+        capacity=capacity,
+    )
 
 
 def runs_here(folder: Path, blocks: int) -> tuple[Span, ...]:

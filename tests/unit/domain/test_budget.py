@@ -83,6 +83,13 @@ def test_a_quantized_block_needs_room_for_its_plain_form_while_it_is_loaded() ->
         assert small.cache_bytes == 16 * 8192 * 768, "later that room is the cache's"
 
 
+def test_a_block_held_in_16_bits_needs_room_for_32_while_it_is_loaded() -> None:
+    sizes = {Precision.FP32: GIB, Precision.BF16: GIB}
+    assert blocks_that_fit(replace(SHAPE, block_bytes=sizes), Precision.FP32, 2 * GIB) == 0
+    assert blocks_that_fit(replace(SHAPE, block_bytes=sizes), Precision.BF16, 2 * GIB) == 1
+    assert blocks_that_fit(replace(SHAPE, block_bytes=sizes), Precision.FP32, 3 * GIB) == 1
+
+
 def test_attention_scores_are_counted() -> None:
     plan = plan_memory(SHAPE, Precision.BF16, Span(0, 1), GIB)
     assert plan.activation_bytes >= SCORE_BYTES

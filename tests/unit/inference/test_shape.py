@@ -7,7 +7,8 @@ from superbloom.domain.catalogue import read_catalogue
 from superbloom.domain.errors import ModelUnsupported
 from superbloom.domain.model_card import Precision
 from superbloom.inference import shape
-from superbloom.inference.shape import shape_of
+from superbloom.inference.cpu.fast_linears import holds_half
+from superbloom.inference.shape import shape_of, shape_on
 from superbloom.storage.paths import resource
 
 CATALOGUE = read_catalogue(resource("catalogue", "models.json").read_text(encoding="utf-8"))
@@ -68,6 +69,31 @@ def test_the_starter_in_all_its_sizes():
     assert computed.block_bytes[Precision.INT8] == weights + 4 * rows + 2 * 2 * hidden
     assert computed.client_bytes == 2 * (49152 * hidden + hidden)
     assert computed.cache_bytes_per_token == 2 * 2 * keys
+
+
+@pytest.mark.skipif(not holds_half(torch.float32), reason="PyTorch has no FBGEMM here")
+def test_a_cpu_holds_weights_of_16_bits_as_they_are():
+    published = shape_of(CATALOGUE.find("smollm2-135m-instruct").config)
+    assert published.published_bytes == 2
+    held = shape_on(torch.device("cpu"), published)
+    assert held.block_bytes[Precision.FP32] == published.block_bytes[Precision.BF16]
+    assert dict(held.block_bytes) == {
+        **published.block_bytes,
+        Precision.FP32: held.block_bytes[Precision.FP32],
+    }
+    assert shape_on(torch.device("cuda", 0), published) == published
+
+
+@pytest.mark.parametrize(
+    ("family", "dtype", "size"),
+    [("llama", None, 4), ("llama", "float32", 4), ("mixtral", "bfloat16", 2)],
+)
+def test_other_weights_become_wider_on_a_cpu(family, dtype, size):
+    """Those of 32 bits, and those of fused experts, which are not linear layers."""
+    config = CONFIG_MAPPING[family](num_hidden_layers=1).to_dict() | {"dtype": dtype}
+    published = shape_of(config)
+    assert published.published_bytes == size
+    assert shape_on(torch.device("cpu"), published) == published
 
 
 def test_blocks_of_several_kinds_are_each_counted():
