@@ -126,8 +126,11 @@ class WholeModel:
         self._model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
         self._written: dict[tuple[int, ...], list[int]] = {}
 
-    def writes(self, prompt: list[int], length: int) -> list[int]:
+    async def writes(self, prompt: list[int], length: int) -> list[int]:
         """The ids of its greedy answer, at most `length` of them."""
+        return await asyncio.to_thread(self._writes, prompt, length)
+
+    def _writes(self, prompt: list[int], length: int) -> list[int]:
         known = self._written.get(tuple(prompt), [])
         if len(known) < length:
             with torch.inference_mode():
@@ -172,7 +175,7 @@ async def test_any_number_of_servers_writes_what_transformers_writes(
         ids = await asked.token_ids()
         assert len(asked.chain) == len(spans)
         assert without_end(servers.client, ids) == without_end(
-            servers.client, whole_model.writes(prompt, length)
+            servers.client, await whole_model.writes(prompt, length)
         )
 
 
@@ -187,7 +190,7 @@ async def test_killing_a_server_with_a_replica_changes_no_token(
     servers.kill(servers.last_of(asked.chain))
     waited = await asked.until_tokens_after(time.monotonic(), 30)
     ids = await asked.token_ids()
-    assert ids == whole_model.writes(prompt, LENGTH)
+    assert ids == await whole_model.writes(prompt, LENGTH)
     assert any(change.phase is ChatPhase.RECOVERING for _, change in asked.phases)
     assert waited < NEXT_TOKEN_SECONDS, f"{waited:.1f} s after {time.monotonic() - killed:.1f}"
 
@@ -203,7 +206,7 @@ async def test_without_a_replica_the_answer_waits_for_a_server_started_later(
     await asked.until_phase(ChatPhase.WAITING, 20)
     written = asked.tokens
     servers.add(*HALVES[1])
-    assert await asked.token_ids() == whole_model.writes(prompt, LENGTH)
+    assert await asked.token_ids() == await whole_model.writes(prompt, LENGTH)
     assert asked.tokens > written
 
 
@@ -220,7 +223,7 @@ async def test_a_server_that_falls_silent_is_found_and_replaced(
     try:
         found = await asked.until_phase(ChatPhase.RECOVERING, 30)
         assert found - frozen < FOUND_SECONDS
-        assert await asked.token_ids() == whole_model.writes(prompt, LENGTH)
+        assert await asked.token_ids() == await whole_model.writes(prompt, LENGTH)
     finally:
         servers.running[silent].thaw()
         servers.kill(silent)
@@ -235,7 +238,7 @@ async def test_a_server_told_to_end_finishes_its_answer_first(
     await asked.until_tokens(EARLY)
     leaving = servers.running.pop(servers.last_of(asked.chain))
     leaving.terminate()
-    assert await asked.token_ids() == whole_model.writes(prompt, LENGTH)
+    assert await asked.token_ids() == await whole_model.writes(prompt, LENGTH)
     assert await asyncio.to_thread(leaving.wait, 30) == 0, leaving.said
 
 
