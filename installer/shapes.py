@@ -7,7 +7,7 @@ from pathlib import Path
 
 from superbloom.domain.catalogue import read_catalogue
 from superbloom.inference.shape import shape_of
-from superbloom.node.model_shapes import encode_shapes, shapes_of
+from superbloom.node.models.shapes import encode_shapes, shapes_of
 
 CATALOGUE = Path(__file__).resolve().parents[1] / "resources" / "catalogue"
 

@@ -23,7 +23,7 @@ def _run(word: str, rest: list[str]) -> int:
 
         return run_node(rest)
     if word == "serve":
-        from superbloom.node.server_process import main as run_server
+        from superbloom.node.serving.server_process import main as run_server
 
         return run_server(rest)
     if word == "window":

@@ -37,7 +37,7 @@ def test_the_word_and_what_belongs_to_it(line: str, word: str, rest: str) -> Non
         ("", "superbloom.window.main", []),
         ("--data-dir /d window", "superbloom.window.main", ["--data-dir", "/d"]),
         ("node --port 4", "superbloom.node.main", ["--port", "4"]),
-        ("serve --model m", "superbloom.node.server_process", ["--model", "m"]),
+        ("serve --model m", "superbloom.node.serving.server_process", ["--model", "m"]),
         ("status --json", "superbloom.cli.main", ["status", "--json"]),
         ("--version", "superbloom.cli.main", ["--version"]),
     ],

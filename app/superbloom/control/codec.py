@@ -13,7 +13,7 @@ from superbloom.domain.record import NotARecord, from_plain, to_plain
 
 MAX_LINE_BYTES = 32 * 1024 * 1024
 """The longest line, its newline included: the transcript of the longest conversation fits, see
-`node.chat`."""
+`node.chats.chat`."""
 
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
 """The longest line that a node reads from a view."""

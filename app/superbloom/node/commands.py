@@ -36,10 +36,10 @@ from superbloom.control.messages import (
 from superbloom.control.server import Caller
 from superbloom.domain.errors import ControlRefused, InputRejected
 from superbloom.domain.span import Span
-from superbloom.node.chat import ChatService
-from superbloom.node.models import ModelService
+from superbloom.node.chats.chat import ChatService
+from superbloom.node.models.service import ModelService
 from superbloom.node.node_use import NodeUse
-from superbloom.node.sharing import SharingService
+from superbloom.node.serving.sharing import SharingService
 from superbloom.node.swarm import SwarmService
 
 logger = logging.getLogger(__name__)

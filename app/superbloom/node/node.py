@@ -32,22 +32,22 @@ from superbloom.domain.catalogue import STARTER
 from superbloom.domain.errors import SuperbloomError
 from superbloom.domain.settings import Settings
 from superbloom.domain.sharing import ShareState, ShareStatus
-from superbloom.node.chat import ChatService
-from superbloom.node.chat_models import ChatModels
-from superbloom.node.chosen_model import ChosenModel
+from superbloom.node.chats.chat import ChatService
+from superbloom.node.chats.chat_models import ChatModels
+from superbloom.node.chats.conversations import Conversations
 from superbloom.node.commands import Commands
-from superbloom.node.conversations import Conversations
 from superbloom.node.kept_settings import KeptSettings, with_changes
-from superbloom.node.model_waits import ModelWaits
-from superbloom.node.models import ModelService
+from superbloom.node.models.chosen import ChosenModel
+from superbloom.node.models.service import ModelService
+from superbloom.node.models.small_models import SmallModels
+from superbloom.node.models.waits import ModelWaits
 from superbloom.node.network import connect as connect_hivemind
 from superbloom.node.node_use import NodeUse, stdin_closed
 from superbloom.node.options import NodeOptions, with_options
-from superbloom.node.server_wire import EnterSwarm
-from superbloom.node.sharing import SharingService
-from superbloom.node.small_models import SmallModels
+from superbloom.node.serving.server_wire import EnterSwarm
+from superbloom.node.serving.sharing import SharingService
+from superbloom.node.serving.supervisor import Supervisor, server_command
 from superbloom.node.stop_signals import stop_signals
-from superbloom.node.supervisor import Supervisor, server_command
 from superbloom.node.swarm import Connect, Place, SwarmService
 from superbloom.storage.paths import DataFolder
 from superbloom.storage.secrets import Secrets

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from superbloom.domain.errors import BudgetTooSmall
 from superbloom.domain.model_card import Precision
 from superbloom.domain.span import Span
-from superbloom.node.server_wire import (
+from superbloom.node.serving.server_wire import (
     ORDERS,
     REPORTS,
     Alive,

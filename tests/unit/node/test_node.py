@@ -70,7 +70,7 @@ from superbloom.domain.settings import Settings, ShareSettings
 from superbloom.domain.sharing import ShareRequest, ShareState, ShareStatus
 from superbloom.domain.span import Span
 from superbloom.node import node as node_module
-from superbloom.node.models import ModelService
+from superbloom.node.models.service import ModelService
 from superbloom.node.node import Node
 from superbloom.node.options import NodeOptions
 from superbloom.node.swarm import Entry

@@ -6,7 +6,7 @@ import json
 
 from superbloom.domain.catalogue import read_catalogue
 from superbloom.inference.shape import shape_of
-from superbloom.node.model_shapes import encode_shapes, shapes_of
+from superbloom.node.models.shapes import encode_shapes, shapes_of
 from superbloom.storage.paths import resource
 
 

@@ -29,13 +29,13 @@ def log(tmp_path: Path) -> Iterator[Path]:
 
 def test_lines_carry_time_level_and_module(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
     start_logging(log)
-    logging.getLogger("superbloom.node.chat").info("begun")
+    logging.getLogger("superbloom.node.chats.chat").info("begun")
     logging.getLogger("noisy").info("not kept")
     logging.getLogger("noisy").warning("kept")
     lines = log.read_text().splitlines()
     assert len(lines) == 2
     assert lines[0][:2] == "20"
-    assert lines[0].endswith("INFO    superbloom.node.chat: begun")
+    assert lines[0].endswith("INFO    superbloom.node.chats.chat: begun")
     assert re.search(r" WARN(ING)? +noisy: kept$", lines[1])  # hivemind shortens level names
     assert capsys.readouterr().err == ""
 

@@ -1,0 +1,1 @@
+"""The models of this computer: catalogue, files, fetching, and what of them could be shared."""
