@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -40,12 +41,18 @@ def tokens(count: int, seed: int = 0) -> Tensor:
     return torch.randint(3, 120, (count,), generator=torch.Generator().manual_seed(seed))
 
 
+@pytest.mark.parametrize("published", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("stages", [2, 3])
 def test_stages_give_the_whole_models_logits(
-    tiny_model: TinyModel, family: str, stages: int
+    tiny_model: TinyModel, family: str, stages: int, published: torch.dtype, tmp_path: Path
 ) -> None:
     whole = tiny_model(family)
     folder = Path(whole.name_or_path)
+    if published != torch.float32:  # such weights are held in another form
+        whole, folder = copy.deepcopy(whole), tmp_path
+        for weight in whole.parameters():
+            weight.data = weight.data.to(published).to(torch.float32)
+        whole.save_pretrained(folder)
     blocks = whole.config.num_hidden_layers
     cuts = [0, 2, blocks] if stages == 2 else [0, 1, 3, blocks]
     chain = load_all(folder, cuts)
