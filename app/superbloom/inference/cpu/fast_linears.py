@@ -13,6 +13,9 @@ from superbloom.inference.cpu.joined_linears import replace_linears
 from superbloom.inference.cpu.packed import PackedLinear, can_pack
 from superbloom.inference.device import fast_cpu_dtype, use_threads
 
+_MOST_WORKERS = 8
+"""So many parts of layers are in work at a time: each takes up to 64 MB meanwhile."""
+
 
 def has_fast_form(dtype: torch.dtype) -> bool:
     """Whether layers in `dtype` have a faster form here than their plain one."""
@@ -32,9 +35,8 @@ def quicken(root: nn.Module, dtype: torch.dtype) -> None:
 
     Layers that models call with one tensor are joined. Each plain layer is freed meanwhile.
     """
-    with ThreadPoolExecutor(
-        torch.get_num_threads(), initializer=use_threads, initargs=(1,)
-    ) as workers:
+    threads = min(torch.get_num_threads(), _MOST_WORKERS)
+    with ThreadPoolExecutor(threads, initializer=use_threads, initargs=(1,)) as workers:
         replace_linears(root, partial(_fast_form, dtype=dtype, workers=workers))
         for layer in half_layers(root):
             layer.finish()

@@ -92,7 +92,7 @@ class HalfLinear(nn.Module):
 def hold_half(linear: nn.Linear, workers: Executor) -> HalfLinear | None:
     """The layer with its weights in 16 bits; None where these would round them.
 
-    The plain layer is used up. Call the new one's `finish` before `workers` end.
+    Call its `finish` before `workers` end.
     """
     weight = linear.weight.data
     parts = [weight[some] for some in _slices(weight, _LOOK_WEIGHTS)]
@@ -138,7 +138,7 @@ def _is_short(weight: Tensor) -> bool:
 @torch.inference_mode()
 def _packed(weight: Tensor, bias: Tensor | None, exponent: int) -> Any:
     scale = 2.0**exponent
-    scaled = weight.to(torch.float32).mul_(scale)  # in place where it is in fp32 already
+    scaled = weight.to(torch.float32, copy=True).mul_(scale)
     scaled_bias = None if bias is None else bias.to(torch.float32) * scale
     return torch.ops.quantized.linear_prepack_fp16(scaled, scaled_bias)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -38,7 +37,7 @@ def published(
 
 
 def held(linear: nn.Linear, workers: ThreadPoolExecutor) -> HalfLinear:
-    made = hold_half(copy.deepcopy(linear), workers)
+    made = hold_half(linear, workers)
     assert made is not None
     made.finish()
     return made
