@@ -14,6 +14,7 @@ import shutil
 import socket
 import tempfile
 import time
+import uuid
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -30,6 +31,7 @@ from superbloom.domain.errors import NetworkFailed, PeerLost, PortTaken
 
 START_SECONDS = 15.0
 STOP_SECONDS = 3.0
+LAST_WORDS_SECONDS = 1.0
 WORDS_LENGTH = 4000
 LONELY_SECONDS = 15
 """The daemon ends itself when nobody has used it for so long after its start."""
@@ -43,13 +45,18 @@ STALE_SECONDS = 120.0
 
 
 class Daemon:
-    """A running p2pd. `died` is done, with its last words, when it ends unasked."""
+    """A running p2pd.
+
+    `died` is done, with its last words, when it ends unasked or can be heard no longer.
+    """
 
     def __init__(self, folder: Path, process: asyncio.subprocess.Process) -> None:
         self._folder = folder
         self._process = process
         self._words = ""
         self._ready = asyncio.Event()
+        self._stopping = False
+        self._listening: asyncio.Task[None] | None = None
         self._reading = asyncio.create_task(self._read_output(), name="p2pd output")
         self._control = Multiaddr(f"/unix{folder}/control")
         self.died: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -86,6 +93,9 @@ class Daemon:
 
     async def stop(self) -> None:
         """End it; when this returns the process is gone."""
+        self._stopping = True
+        if self._listening is not None:
+            self._listening.cancel()
         if hasattr(self, "p2p"):
             await self.p2p.shutdown()
         if self._process.returncode is None:
@@ -165,10 +175,24 @@ class Daemon:
         try:
             async with asyncio.timeout(START_SECONDS):
                 self.p2p = await _attach(self._folder, self._control)
+                self._listening = asyncio.create_task(self._listen(), name="p2pd connection")
         except (OSError, asyncio.IncompleteReadError, TimeoutError) as error:
             raise NetworkFailed(
                 f"The network daemon does not answer: {self._last_words() or error}"
             ) from error
+
+    async def _listen(self) -> None:
+        """Wait for the end of hivemind's connection: nothing is heard after it."""
+        control = self.p2p._client.control
+        await asyncio.wait(
+            (control._read_task, control._write_task), return_when=asyncio.FIRST_COMPLETED
+        )
+        await asyncio.wait((self._reading,), timeout=LAST_WORDS_SECONDS)
+        self._end("the connection to it broke")
+
+    def _end(self, words: str) -> None:
+        if not self.died.done() and not self._stopping:
+            self.died.set_result(words)
 
     async def _read_output(self) -> None:
         """Keep the end of what it says, until it says nothing more."""
@@ -178,18 +202,31 @@ class Daemon:
             if "Peer ID:" in self._words:
                 self._ready.set()
         await self._process.wait()
-        if not self.died.done():
-            self.died.set_result(self._last_words() or f"exit code {self._process.returncode}")
+        self._end(self._last_words() or f"exit code {self._process.returncode}")
 
     def _last_words(self) -> str:
         lines = [line.strip() for line in self._words.splitlines() if line.strip()]
         return lines[-1][:300] if lines else ""
 
 
+class _AwaitedCalls(dict[uuid.UUID, "asyncio.Future[bytes]"]):
+    """Calls under way, without those that nobody waits for any more.
+
+    hivemind's reading task sets the result of whatever it finds in here, and dies of one that was
+    cancelled a moment ago: nothing is heard after that. It is so when an answer and its timeout
+    come together, which they do on a computer that was busy.
+    """
+
+    def __contains__(self, call: object) -> bool:
+        return super().__contains__(call) and not self[call].done()  # type: ignore[index]
+
+
 async def _attach(folder: Path, control: Multiaddr) -> P2P:
     """hivemind's client of a daemon that somebody else has started, its socket in our folder."""
     in_folder: Any = type("P2PInFolder", (P2P,), {"_UNIX_SOCKET_PREFIX": f"/unix{folder}/"})
-    return await in_folder.replicate(control)
+    p2p: P2P = await in_folder.replicate(control)
+    p2p._client.control._pending_calls = _AwaitedCalls()
+    return p2p
 
 
 def _remove_stale_folders() -> None:

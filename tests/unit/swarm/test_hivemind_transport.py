@@ -343,7 +343,11 @@ async def main():
     async def echo(stream):
         while (frame := await stream.receive()) is not None:
             await stream.send(frame)
+    async def late(peer, request):
+        await asyncio.sleep(0.2)
+        return request
     transport.handle_stream("echo", echo)
+    transport.handle_call("late", late)
     print(transport.peer_id, *transport.addresses, flush=True)
     await asyncio.sleep(60)
 """
@@ -393,6 +397,35 @@ async def test_a_killed_process_takes_its_daemon_along(start: Start, tmp_path: P
     finally:
         process.kill()
         process.communicate()
+
+
+async def test_an_answer_that_comes_together_with_its_timeout_harms_nothing(
+    start: Start, tmp_path: Path
+) -> None:
+    """So it goes where the computer was too busy for both: hivemind then heard nothing any more."""
+    process = start_process(PEER, tmp_path / "other.key")
+    try:
+        peer, *addresses = await first_words(process)
+        b = await start("b", initial_peers=addresses)
+        assert await b.call(peer, "late", b"1", timeout=5) == b"1"
+        asyncio.get_running_loop().call_later(0.1, time.sleep, 0.5)
+        with pytest.raises((PeerLost, TimeoutError)):
+            await b.call(peer, "late", b"2", timeout=0.3)
+        assert await b.call(peer, "late", b"3", timeout=5) == b"3"
+        assert b.failure is None
+    finally:
+        process.kill()
+        process.communicate()
+
+
+async def test_a_lost_connection_to_the_daemon_is_told(start: Start) -> None:
+    a = await start("a")
+    b = await start("b", initial_peers=a.addresses)
+    assert b.failure is None
+    b._daemon.p2p._client.control._read_task.cancel()
+    async with asyncio.timeout(10):
+        await asyncio.shield(b._daemon.died)
+    assert isinstance(b.failure, NetworkFailed)
 
 
 async def test_a_clock_that_is_off(start: Start, tmp_path: Path) -> None:
