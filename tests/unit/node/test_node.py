@@ -219,9 +219,10 @@ async def test_no_share_holds_for_this_time_only(computer: Computer) -> None:
 
 
 async def test_nothing_is_left_when_it_stops(computer: Computer) -> None:
+    before = psutil.Process().children(recursive=True)
     view = await computer.start()
     await view.share(ShareState.SERVING)
-    children = psutil.Process().children(recursive=True)
+    children = set(psutil.Process().children(recursive=True)) - set(before)
     assert children
     await computer.stop()
     _gone, alive = psutil.wait_procs(children, timeout=10)
