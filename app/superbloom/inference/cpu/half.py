@@ -98,9 +98,10 @@ def hold_half(linear: nn.Linear, workers: Executor) -> HalfLinear | None:
     parts = [weight[some] for some in _slices(weight, _LOOK_WEIGHTS)]
     if not all(_is_short(part) for part in parts):
         return None
-    largest = max((float(part.abs().max()) for part in parts), default=0.0)
-    if not math.isfinite(largest):
+    ends = [float(end) for part in parts for end in torch.aminmax(part)]
+    if not all(map(math.isfinite, ends)):
         return None
+    largest = max(map(abs, ends), default=0.0)
     exponent = _TOP - math.frexp(largest)[1] if largest else 0
     return HalfLinear(linear, exponent, workers) if abs(exponent) <= _MOST_EXPONENT else None
 
