@@ -17,7 +17,7 @@ from superbloom.domain.sampling import SamplingSettings
 from superbloom.inference.draft_model import DraftModel
 from superbloom.inference.foresight import Guess
 from superbloom.inference.tokenizer import ChatTokenizer
-from superbloom.pipeline.guessing import Choose, Guesser
+from superbloom.pipeline.guessing import Choose, Guesser, ReadText
 from test_real_models import RealSwarm
 from toy_model import toy_continuation
 from toy_swarm import BLOCKS, GREEDY, Asked, ToySwarm
@@ -195,12 +195,31 @@ async def test_a_stop_leaves_nothing_behind(swarm: ToySwarm) -> None:
 # --- the starter as its own small model -----------------------------------------------------
 
 
+class HeardText:
+    """A small model's text; `guesses` keeps what it guessed to follow which tokens."""
+
+    def __init__(self, text: ReadText, guesses: dict[tuple[int, ...], int]) -> None:
+        self._text = text
+        self._guesses = guesses
+        self._certain: list[int] = []
+
+    def extend(self, token_ids: list[int]) -> None:
+        self._certain += token_ids
+        self._text.extend(token_ids)
+
+    def guess(self, assumed: tuple[int, ...], choose: Choose) -> Guess | None:
+        found = self._text.guess(assumed, choose)
+        if found is not None:
+            self._guesses[*self._certain, *assumed] = found.token
+        return found
+
+
 @pytest.mark.starter
 @pytest.mark.parametrize("temperature", [0.0, 0.8], ids=["greedy", "at 0.8"])
 async def test_the_starter_guesses_for_itself(starter_folder: Path, temperature: float) -> None:
-    """The same text as without guesses; most are right.
+    """The same text as without guesses, and most of what is guessed to follow it is right.
 
-    Not all: among the drafts are some that were found in the text, and those that follow them.
+    How many drafts are sent that follow a wrong one is a matter of time, and not asked.
     """
     tokenizer = ChatTokenizer.load(starter_folder)
     prompt = tokenizer.render([ChatTurn(Role.USER, "Write a story about a lighthouse keeper.")])
@@ -220,12 +239,17 @@ async def test_the_starter_guesses_for_itself(starter_folder: Path, temperature:
     try:
         plain = await written(drafts=False)
         draft = DraftModel.load(starter_folder)
-        source = Source(Guesser(lambda: draft.text(49152), draft.threads(2)))
+        heard: dict[tuple[int, ...], int] = {}
+        source = Source(Guesser(lambda: HeardText(draft.text(49152), heard), draft.threads(2)))
         swarm.model._guesses = source
         guessed = await written(drafts=True)
         assert guessed.token_ids == plain.token_ids
-        assert guessed.drafted > 5
-        assert guessed.accepted >= 0.6 * guessed.drafted
+        assert guessed.accepted > 5
+        text = (*prompt, *plain.token_ids)
+        places = [at for at in range(len(prompt), len(text)) if text[:at] in heard]
+        right = [at for at in places if heard[text[:at]] == text[at]]
+        assert len(places) > 5
+        assert len(right) >= 0.6 * len(places), f"{len(right)} of {len(places)}"
     finally:
         source.close()
         await swarm.close()
