@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from superbloom.cli.node_access import Absent, node
 from superbloom.cli.status import share_in_words
 from superbloom.cli.terminal import Progress, print_json, printable
-from superbloom.cli.values import blocks, count, size
+from superbloom.cli.values import blocks, count, precision, size
 from superbloom.control.messages import (
     GetStatus,
     ModelProgress,
@@ -46,7 +46,12 @@ def add_words(words: Any, folder: argparse.ArgumentParser) -> None:
         "--blocks", type=blocks, metavar="A:B", help="blocks A to B-1 (default: the least covered)"
     )
     on.add_argument("--memory", type=size, metavar="SIZE", help="at most so much, as 4GB or 512M")
-    on.add_argument("--precision", type=Precision, choices=list(Precision), help="of the weights")
+    on.add_argument(
+        "--precision",
+        type=precision,
+        metavar="NAME",
+        help=f"hold the weights in {', '.join(Precision)}",
+    )
     on.add_argument("--device", help="cpu, cuda:0, mps (default: the fastest)")
     on.add_argument("--threads", type=count, metavar="N", help="CPU threads to use")
     on.set_defaults(run=start)

@@ -6,6 +6,7 @@ import argparse
 
 from superbloom.domain.budget import parse_size
 from superbloom.domain.errors import InputRejected
+from superbloom.domain.model_card import Precision
 from superbloom.domain.span import Span
 from superbloom.storage.paths import DataFolder
 
@@ -34,6 +35,14 @@ def size(text: str) -> int:
         return parse_size(text)
     except (ValueError, OverflowError):
         raise argparse.ArgumentTypeError(f"{text!r} is not a size like 4GB or 512M") from None
+
+
+def precision(text: str) -> Precision:
+    """A precision by its name."""
+    try:
+        return Precision.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def count(text: str) -> int:

@@ -16,6 +16,13 @@ class Precision(StrEnum):
     INT8 = "int8"
     NF4 = "nf4"
 
+    @classmethod
+    def parse(cls, text: str) -> Precision:
+        """The one of this name. Raises ValueError with a sentence that names all."""
+        if text not in tuple(cls):
+            raise ValueError(f"{text!r} is not one of {', '.join(cls)}")
+        return cls(text)
+
 
 @dataclass(frozen=True, slots=True)
 class HubSource:

@@ -187,6 +187,10 @@ def test_wrong_usage(run, words: tuple[str, ...]) -> None:
     assert step.startswith("  See `superbloom")
 
 
+def test_a_precision_that_is_none_is_answered_with_those_there_are(run) -> None:
+    assert "not one of fp32, bf16, fp16, int8, nf4" in run("share", "on", "--precision", "8").err
+
+
 # --- swarm ------------------------------------------------------------------------------------
 
 

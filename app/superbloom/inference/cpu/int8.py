@@ -30,7 +30,10 @@ likeliest token at 0.96 of the positions (bf16 against fp32: 0.98), a mean diver
 leaves bf16's after 2 and after 24 tokens.
 
 PyTorch's dynamic int8 is not used: it rounds the activations of all rows by one scale, so that a
-session's result would depend on who else is in the batch.
+session's result would depend on who else is in the batch. FBGEMM's product with a fixed scale, each
+row as two rows of 7 bits, would be as exact as bf16. For 1 and 8 rows, layers of 2048 to 11264
+inputs and outputs took 0.74 and 0.48 of the time so, but the starter's 1.4 for 1 row, and prompts
+of 512 rows 1.5 to 2.5 times as long.
 """
 
 from __future__ import annotations

@@ -108,7 +108,7 @@ def _model_folder(data: DataFolder, settings: Settings, model: str) -> Path:
 
 def _swarm(given: argparse.Namespace, data: DataFolder, settings: Settings) -> _Swarm:
     """The invite's swarm, the data folder's, or a new one."""
-    if given.join:
+    if given.join is not None:
         invite = decode_invite(given.join, time.time())
         return _Swarm(invite.name, invite.secret.hex(), invite.addresses)
     try:
@@ -151,10 +151,9 @@ def parser() -> argparse.ArgumentParser:
     )
     arguments.add_argument(
         "--precision",
-        type=Precision,
-        choices=list(Precision),
+        type=typed(Precision.parse),
         metavar="NAME",
-        help=f"weights in {', '.join(Precision)}",
+        help=f"hold the weights in {', '.join(Precision)}",
     )
     arguments.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1 or mps")
     arguments.add_argument("--threads", type=positive, metavar="N", help="compute threads")

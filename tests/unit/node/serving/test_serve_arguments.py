@@ -114,6 +114,11 @@ def test_an_invite_with_an_address_that_is_none_is_refused(data: DataFolder, add
         orders(data, "--join", code(address))
 
 
+def test_an_empty_invite_begins_no_swarm(data: DataFolder) -> None:
+    with pytest.raises(InviteInvalid):
+        orders(data, "--join", "")
+
+
 def test_an_old_invite_is_refused(data: DataFolder) -> None:
     with pytest.raises(InviteExpired):
         orders(data, "--join", code(NEAR, hours=-1))
