@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,11 @@ class BlockRunner:
         self.dtype = dtype
         self.device = device
         self.hidden_size = int(built.config.hidden_size)
+        self.before_block: Callable[[], None] | None = None
+        """Called, on the CPU, before each block of every forward, in the thread that runs it."""
+        if device.type == "cpu":
+            for layer in built.layers:
+                layer.register_forward_pre_hook(self._begin_block)
         self._built = built
         self._parts: dict[Span, PreTrainedModel] = {}
         tensors = [*built.model.parameters(), *built.model.buffers()]
@@ -125,6 +130,10 @@ class BlockRunner:
             running.reset(token)
         output: Tensor = result.last_hidden_state
         return output[0]
+
+    def _begin_block(self, *_: object) -> None:
+        if self.before_block is not None:
+            self.before_block()
 
     def _arrived(self, hidden: Tensor) -> Tensor:
         return hidden.to(device=self.device, dtype=self.dtype)

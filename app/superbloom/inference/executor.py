@@ -71,6 +71,7 @@ class Executor:
         self._threads: CpuThreads | None = None
         if stage.device.type == "cpu":
             self._threads = CpuThreads(threads or torch.get_num_threads())
+            stage.before_block = self._threads.begin_block
         self._freed = FreedMemory()
         started: Future[None] = Future()
         self._thread = threading.Thread(

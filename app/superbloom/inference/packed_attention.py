@@ -35,22 +35,29 @@ class PackedPart:
     start: int
     tokens: int
     position: int
-    masks: dict[int | None, Tensor | None] = field(default_factory=dict)
+    _masks: dict[int | None, Tensor | None] = field(default_factory=dict)
 
-    def mask(self, window: int | None, seen: int, device: torch.device) -> Tensor | None:
-        """What each new token sees of the last `seen`, `[tokens, seen]`; None for plain causal."""
-        if window not in self.masks:
-            self.masks[window] = self._make_mask(window, seen, device)
-        return self.masks[window]
+    def mask(self, window: int | None, seen: int, like: Tensor) -> Tensor | None:
+        """What is added to the scores of each new token for the last `seen`, `[tokens, seen]`.
 
-    def _make_mask(self, window: int | None, seen: int, device: torch.device) -> Tensor | None:
+        0 where it sees them, else minus infinity, in the dtype and on the device of `like`; None
+        for plain causal. Made once for all layers.
+        """
+        if window not in self._masks:
+            self._masks[window] = self._make_mask(window, seen, like)
+        return self._masks[window]
+
+    def _make_mask(self, window: int | None, seen: int, like: Tensor) -> Tensor | None:
         if seen == self.tokens and (window is None or window >= seen):
             return None
+        device = like.device
         first = self.position + self.tokens - seen
         key = torch.arange(first, first + seen, device=device)
         query = torch.arange(self.position, self.position + self.tokens, device=device)[:, None]
         visible = key <= query
-        return visible if window is None else visible & (key > query - window)
+        if window is not None:
+            visible &= key > query - window
+        return like.new_zeros(visible.shape).masked_fill_(~visible, float("-inf"))
 
 
 class PackedCache:
@@ -122,7 +129,7 @@ def attend_packed(
             continue
         keys, values = part.cache.write(layer, new_keys[0], new_values[0], sliding_window)
         keys, values = _in_sight(keys, values, part.tokens, sliding_window)
-        mask = None if part.tokens == 1 else part.mask(sliding_window, keys.shape[1], keys.device)
+        mask = None if part.tokens == 1 else part.mask(sliding_window, keys.shape[1], keys)
         if plain:
             result = _attend_many(mine[0], keys, values, mask, scaling)
         else:
@@ -176,23 +183,25 @@ def _attend_singles(
 def _attend_many(
     query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scaling: float | None
 ) -> Tensor:
-    """A chunk: each turn takes one of the heads that share a key head."""
+    """A chunk. What has no kernel for shared key heads takes one of the sharing heads a turn."""
     heads, tokens, dim = query.shape
     groups = heads // keys.shape[0]
-    grouped = query.reshape(keys.shape[0], groups, tokens, dim)
-    attend = nn.functional.scaled_dot_product_attention
-    turns = [
-        attend(
+    own_kernel = query.device.type == "cpu" and dim == values.shape[2]
+    turns = 1 if own_kernel else groups
+    grouped = query.reshape(-1, turns, tokens, dim)
+    results = [
+        nn.functional.scaled_dot_product_attention(
             grouped[None, :, turn],
             keys[None],
             values[None],
             attn_mask=mask,
             is_causal=mask is None,
             scale=scaling,
+            enable_gqa=groups > turns,
         )[0]
-        for turn in range(groups)
+        for turn in range(turns)
     ]
-    result = turns[0] if groups == 1 else torch.stack(turns, dim=1)
+    result = results[0] if turns == 1 else torch.stack(results, dim=1)
     return result.reshape(heads, tokens, values.shape[2])
 
 
@@ -262,7 +271,7 @@ def _attend_some(
 def _hidden(mask: Tensor | None, some: slice, seen: int, device: torch.device) -> Tensor:
     """What the tokens `some` of a chunk do not see, `[tokens, seen]`."""
     if mask is not None:
-        return ~mask[some]
+        return mask[some] < 0
     query = torch.arange(some.start, some.stop, device=device)
     return torch.arange(seen, device=device) > query[:, None]
 

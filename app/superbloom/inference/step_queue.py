@@ -66,7 +66,7 @@ class Session:
     owner: str = ""
     jobs: deque[Job] = field(default_factory=deque)
     finished_at: float | None = None
-    """When its last job ended, in monotonic seconds."""
+    """When its last job ended, in monotonic seconds; None where that tells nothing of the next."""
     away: float | None = None
     """How long it then takes until the next one comes, lately; None if that was never seen."""
     decodes: bool = False
@@ -141,13 +141,17 @@ def begin(session: Session) -> bool:
 
 
 def cancel_jobs(session: Session) -> None:
-    """Cancel the session's jobs; of one that has begun, what is left is not computed."""
+    """Cancel the session's jobs; of one that has begun, what is left is not computed.
+
+    It may be about to rest, or on another way: nobody waits for its next one.
+    """
     for job in session.jobs:
         if job.future.cancel():
             job.future.set_running_or_notify_cancel()
         else:
             settle(job.future, CancelledError())
     session.jobs.clear()
+    session.finished_at = session.tick = None
 
 
 def fail_jobs(session: Session, error: Exception) -> None:

@@ -273,6 +273,18 @@ def test_what_is_left_of_a_dropped_prompt_is_not_computed(
     assert gate.batches == [[64], [1]]
 
 
+def test_threads_are_looked_at_again_within_a_prompt(
+    stage: Stage, executor: Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[bool] = []
+    assert executor._threads is not None
+    monkeypatch.setattr(executor._threads, "_use", lambda *, prompt: looks.append(prompt))
+    executor.open(b"a", PART, 100)
+    executor.submit(b"a", 0, numbers(20)).result(PATIENCE)
+    executor.submit(b"a", 20, numbers(1)).result(PATIENCE)
+    assert looks == [True] * (1 + len(PART)) + [False]
+
+
 def test_closing_in_mid_step_frees_the_session(
     stage: Stage, executor: Executor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -41,6 +41,16 @@ def tokens(count: int, seed: int = 0) -> Tensor:
     return torch.randint(3, 120, (count,), generator=torch.Generator().manual_seed(seed))
 
 
+def test_every_block_of_a_forward_is_announced(tiny_model: TinyModel, family: str) -> None:
+    stage = load(Path(tiny_model(family).name_or_path), 0, 3)
+    begun: list[int] = []
+    stage.before_block = lambda: begun.append(1)
+    for blocks in (Span(0, 3), Span(1, 2)):
+        begun.clear()
+        stage.forward([StageStep(stage.new_cache(blocks), 0, torch.zeros(9, stage.hidden_size))])
+        assert len(begun) == len(blocks)
+
+
 @pytest.mark.parametrize("published", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("stages", [2, 3])
 def test_stages_give_the_whole_models_logits(

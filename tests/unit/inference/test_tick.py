@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from superbloom.domain.span import Span
-from superbloom.inference.step_queue import Job, Session, Tick, add_job
+from superbloom.inference.step_queue import Job, Session, Tick, add_job, cancel_jobs
 from superbloom.inference.tick import GATHERING, LATENESS, gathering_seconds
 
 STEP = 1.0
@@ -49,6 +49,15 @@ def test_one_who_is_about_to_be_back_is_waited_for() -> None:
     assert pause == pytest.approx(0.05 + LATE)
     come(coming, 10.1)
     assert gathering_seconds([here, coming], STEP, 10.1) == 0
+
+
+def test_one_whose_steps_were_dropped_is_not_waited_for() -> None:
+    here, resting = session(), regular(0.1, now=10.0)
+    come(here, 10.05)
+    cancel_jobs(resting)
+    assert gathering_seconds([here, resting], STEP, 10.05) == 0
+    come(resting, 500.0)
+    assert resting.away == 0.1  # a rest says nothing of its rhythm
 
 
 def test_those_computed_together_are_waited_for_whatever_their_rhythm_was() -> None:

@@ -1,4 +1,4 @@
-"""The threads that an executor computes with on a CPU, tick by tick."""
+"""The threads that an executor computes with on a CPU: by ticks, and by blocks within prompts."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ class CpuThreads:
         self._prompts = PromptThreads(most)
         self._steps = ThreadCount(most)
         self._using = 0
+        self._in_prompt = False
 
     def expect_prompt(self) -> None:
         """A session begins, or goes on: a part of a prompt may be the next to be computed."""
@@ -23,6 +24,15 @@ class CpuThreads:
 
     def use(self, *, prompt: bool) -> None:
         """A tick begins, with a part of a prompt or without."""
+        self._in_prompt = prompt
+        self._use(prompt=prompt)
+
+    def begin_block(self) -> None:
+        """The tick goes on: a part of a prompt is long enough to look again what others take."""
+        if self._in_prompt:
+            self._use(prompt=True)
+
+    def _use(self, *, prompt: bool) -> None:
         threads = self._prompts.threads(time.monotonic()) if prompt else self._steps.threads
         if threads != self._using:
             self._using = threads
