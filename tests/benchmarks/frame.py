@@ -103,12 +103,13 @@ async def in_turn(
     """Run the variants one after the other, again and again, so that all meet the same machine.
 
     The first `warm_up` rounds do not count. The order turns round every time, so that none always
-    follows the same one.
+    follows the same one; the first round begins with the last variant, so that other programs have
+    loaded their models before the first one learns what is quickest here.
     """
     found: dict[str, list[FoundT]] = {name: [] for name in variants}
     for turn in range(warm_up + runs):
         names = list(variants)
-        for name in names if turn % 2 == 0 else reversed(names):
+        for name in reversed(names) if turn % 2 == 0 else names:
             value = await variants[name](turn)
             if turn >= warm_up:
                 found[name].append(value)

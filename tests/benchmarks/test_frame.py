@@ -17,7 +17,7 @@ async def test_variants_take_turns_and_the_warm_up_does_not_count():
 
     found = await in_turn({"a": variant("a"), "b": variant("b")}, 2)
 
-    assert calls == [("a", 0), ("b", 0), ("b", 1), ("a", 1), ("a", 2), ("b", 2)]
+    assert calls == [("b", 0), ("a", 0), ("a", 1), ("b", 1), ("b", 2), ("a", 2)]
     assert found == {"a": [1.0, 2.0], "b": [1.0, 2.0]}
 
 

@@ -3,6 +3,7 @@
 A step takes about as long for many answers as for one. Where servers and client share a computer,
 all answers together are fastest; where each has its own, two halves keep two of them busy. What is
 the case shows only in the tokens per second, so it is tried, and tried again from time to time.
+They begin together: where that is best it is so by more than where it is not.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from statistics import median
 AS_THEY_COME = 0
 """Nobody waits. Other ways of going are named by their number of groups."""
 
-_TRIED = (AS_THEY_COME, 2, 1)
+TOGETHER = 1
+
+_TRIED = (AS_THEY_COME, 2, TOGETHER)
 """From the last to be tried to the first: halves, after all went together, part them again."""
 
 PATIENCE = 0.6
@@ -24,7 +27,8 @@ LATENESS = 0.25
 """Who is so much of a round late is not waited for."""
 
 GONE_ROUNDS = 3.0
-"""An answer that was not here for so many rounds is over, or does something else."""
+GONE_SECONDS = 2.0
+"""An answer that was not here for so many rounds, and so long, is over or does something else."""
 
 LONGEST_FIRST_ROUND = 10.0
 """Seconds until one whose round was never measured is over."""
@@ -32,7 +36,18 @@ LONGEST_FIRST_ROUND = 10.0
 SETTLING_ROUNDS = 3
 """A way of going counts from so many rounds after its beginning."""
 
-TRIAL_ROUNDS = 12
+WINDOW_ROUNDS = 4
+WINDOWS = 3
+"""A trial has so many windows of so many tokens a member, of which the best counts: the first may
+fall into the disorder that the change has made, and any into one that others make."""
+
+STEADY = 1.05
+MOST_WINDOWS = 12
+"""The way in use is measured until two windows in a row differ by less than this, or so many."""
+
+HOPELESS = 0.85
+"""A trial ends with a window that gives less than so much of what was best before."""
+
 WORTH = 1.05
 """Another way must give so many times the tokens per second."""
 
@@ -135,7 +150,7 @@ class Cohorts:
     def _forget_gone(self, now: float) -> None:
         for key, member in list(self._members.items()):
             away = self._round() if member.away is None else member.away
-            patience = GONE_ROUNDS * away if away else LONGEST_FIRST_ROUND
+            patience = max(GONE_ROUNDS * away, GONE_SECONDS) if away else LONGEST_FIRST_ROUND
             released_at = member.released_at
             if not member.here and released_at is not None and now - released_at > patience:
                 del self._members[key]
@@ -168,7 +183,7 @@ class _Trials:
     """Compares the ways of going by the members that they release a second."""
 
     def __init__(self) -> None:
-        self.way = AS_THEY_COME
+        self.way = TOGETHER
         self._members = 0
         self._found: dict[int, _Found] = {}
         """By the number of members in binary digits: more or fewer may go best another way."""
@@ -178,6 +193,8 @@ class _Trials:
         """When the way in use, or this number of members, has settled."""
         self._began: float | None = None
         self._released = 0
+        self._windows: list[float] = []
+        """Tokens per second in each window of the present trial."""
 
     def note(self, released: int, members: int, round_seconds: float, now: float) -> bool:
         """So many of the members were released; True if they go another way from now on."""
@@ -190,18 +207,37 @@ class _Trials:
         if self._began is None:
             self._began = now if now >= self._counts_from else None
             return False
-        self._released += released
-        seconds = now - self._began
-        if seconds < TRIAL_ROUNDS * round_seconds:
+        if not self._is_measured(released, self._began, now):
             return False
-        self._rates[self.way] = self._released / seconds
         before = self.way
         self._go_on(now)
         if self.way == before:
-            self._began, self._released = now, 0
             return False
         self._measure_anew()
         return True
+
+    def _is_measured(self, released: int, began: float, now: float) -> bool:
+        """Count for a window that `began` then; True if it was the last of its trial."""
+        self._released += released
+        if self._released < WINDOW_ROUNDS * self._members:
+            return False
+        self._windows.append(self._released / max(now - began, 1e-9))
+        self._began, self._released = now, 0
+        if not self._is_clear():
+            return False
+        self._rates[self.way] = max(self._windows)
+        self._windows.clear()
+        return True
+
+    def _is_clear(self) -> bool:
+        """True if the way in use is known well enough, or to be no good."""
+        last, count = self._windows[-1], len(self._windows)
+        found = self._found.get(self._members.bit_length())
+        if found is None or found.way == self.way:
+            before = self._windows[-2] if count > 1 else 0.0
+            steady = max(last, before) < STEADY * min(last, before)
+            return count >= MOST_WINDOWS or (count >= WINDOWS and steady)
+        return count >= WINDOWS or last < HOPELESS * self._rates.get(found.way, 0.0)
 
     def _begin_with(self, members: int) -> bool:
         """More or fewer go round from now on; as is known to be best for so many."""
@@ -216,6 +252,7 @@ class _Trials:
     def _measure_anew(self) -> None:
         self._counts_from = self._began = None
         self._released = 0
+        self._windows.clear()
 
     def _go_on(self, now: float) -> None:
         """A way was measured: try the next one, or keep the best."""

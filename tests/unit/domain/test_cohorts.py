@@ -11,7 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from superbloom.domain.cohorts import AS_THEY_COME, PATIENCE, Cohorts, _Trials
+from superbloom.domain.cohorts import (
+    AS_THEY_COME,
+    MOST_WINDOWS,
+    PATIENCE,
+    SETTLING_ROUNDS,
+    TOGETHER,
+    WINDOW_ROUNDS,
+    Cohorts,
+    _Trials,
+)
 
 Going = Callable[[], None]
 
@@ -213,3 +222,63 @@ def test_what_is_best_for_so_many_is_remembered() -> None:
     go_round(7, 1, best=1)
     go_round(8, 1, best=1)
     assert trials.way == 1
+
+
+def test_a_hopeless_trial_ends_early() -> None:
+    trials, now, gone = _Trials(), 0.0, {AS_THEY_COME: 0, 1: 0, 2: 0}
+    for _ in range(60):
+        way = trials.way
+        gone[way] += 1
+        seconds = 0.1 if way == 1 else 0.15
+        now += seconds
+        trials.note(8, 8, seconds, now)
+    assert trials.way == 1
+    for way in (AS_THEY_COME, 2):
+        assert gone[way] <= SETTLING_ROUNDS + WINDOW_ROUNDS + 2
+
+
+def test_the_disorder_after_a_change_does_not_count() -> None:
+    """A way that is slow at first, and then the best."""
+    trials, now, gone = _Trials(), 0.0, 0
+    for _ in range(400):
+        before = trials.way
+        gone += 1
+        seconds = 0.1 if before == 2 and gone > SETTLING_ROUNDS + WINDOW_ROUNDS / 2 else 0.11
+        now += seconds
+        if trials.note(8, 8, seconds, now):
+            gone = 0
+    assert trials.way == 2
+
+
+def test_a_member_that_is_late_is_no_loss() -> None:
+    cohorts = Cohorts()
+    fix(cohorts, 1)
+    for turn in range(20):
+        for member in "ab":
+            cohorts.came(member, turn * 0.05)
+        assert cohorts.released(turn * 0.05) == ["a", "b"]
+    cohorts.came("a", 2.0)  # b is a second late
+    cohorts.released(2.0)
+    assert set(cohorts._members) == {"a", "b"}
+    cohorts.came("a", 4.0)
+    assert set(cohorts._members) == {"a"}
+
+
+def test_others_are_tried_when_the_first_way_has_found_its_pace() -> None:
+    trials, now, rounds = _Trials(), 0.0, 0
+    while trials.way == TOGETHER and rounds < 100:
+        rounds += 1
+        seconds = 0.1 + 0.3 * 0.9**rounds  # all is slow at first
+        now += seconds
+        trials.note(8, 8, seconds, now)
+    assert 20 < rounds < 60
+    assert trials._rates[TOGETHER] > 0.85 * 8 / 0.1
+
+
+def test_an_unsteady_way_is_measured_for_some_time_only() -> None:
+    trials, now, rounds = _Trials(), 0.0, 0
+    while trials.way == TOGETHER and rounds < 1000:
+        rounds += 1
+        now += 0.1 if rounds // WINDOW_ROUNDS % 2 else 0.2
+        trials.note(8, 8, 0.1, now)
+    assert rounds <= SETTLING_ROUNDS + WINDOW_ROUNDS * MOST_WINDOWS + 2

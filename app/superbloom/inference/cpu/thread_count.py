@@ -4,7 +4,10 @@ The threads of a layer wait for each other. Where one of them has to share its c
 it at every layer, and a step takes several times as long as one that leaves that core alone: with
 another busy program on two cores the starter's step of 36 ms took 180 to 480 ms with two threads,
 and 52 to 175 with one. So a step that has become slow is tried with fewer threads, and once in a
-while with more again. Parts of prompts go by what other programs do: see `prompt_threads`.
+while with more again. Fewer are kept only if the number before, tried once more, is still slow: a
+short disturbance may have been over by the time that fewer were tried (eight sessions through half
+of the starter took 24 ms instead of 20 for a third of the time). Parts of prompts go by what other
+programs do: see `prompt_threads`.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from __future__ import annotations
 from collections import deque
 from statistics import median
 
-TRIAL_STEPS = 4
+TRIAL_STEPS = 5
 """A number of threads is judged by so many steps, one after the other."""
 
 SUSPICIOUS = 1.4
@@ -38,6 +41,8 @@ class ThreadCount:
         self._place = 0
         self._tried: int | None = None
         """The place of the choice on trial."""
+        self._fewer: tuple[int, float] | None = None
+        """A choice that was better, and its pace, while the one before is tried once more."""
         self._best: dict[int, float] = {}
         """The shortest time of steps of about so many tokens, in seconds."""
         self._paces: deque[float] = deque(maxlen=TRIAL_STEPS)
@@ -89,18 +94,28 @@ class ThreadCount:
 
     def _judge(self, pace: float, now: float) -> None:
         assert self._tried is not None
-        fewer = self._tried > self._place
-        better = pace < self._before * (WORTH if fewer else 1.0)
-        if not fewer:
-            self._patience = min(2 * self._patience, LONGEST_RETRY_SECONDS)
-        if better:
-            self._patience = RETRY_SECONDS
-        elif fewer and self._tried + 1 < len(self._choices):
+        if self._fewer is not None:
+            place, its_pace = self._fewer
+            self._settle(place if its_pace < pace * WORTH else self._place, now)
+        elif self._tried < self._place:
+            if pace < self._before:
+                self._settle(self._tried, now)
+            else:
+                self._patience = min(2 * self._patience, LONGEST_RETRY_SECONDS)
+                self._settle(self._place, now)
+        elif pace < self._before * WORTH:
+            self._fewer = self._tried, pace
+            self._try(self._place, pace)
+        elif self._tried + 1 < len(self._choices):
             self._try(self._tried + 1, self._before)
-            return
-        elif fewer:  # slow for other reasons: that is how it is now
+        else:  # slow for other reasons: that is how it is now
             self._best = {kind: best * self._before for kind, best in self._best.items()}
+            self._settle(self._place, now)
+
+    def _settle(self, place: int, now: float) -> None:
+        if place != self._place:
+            self._patience = RETRY_SECONDS
+        self._place, self._tried, self._fewer = place, None, None
         self._retry_at = now + self._patience
         self._judged_kind = self._kinds[-1]
-        self._place, self._tried = self._tried if better else self._place, None
         self._paces.clear()

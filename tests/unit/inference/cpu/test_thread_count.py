@@ -60,6 +60,20 @@ def test_a_busy_machine_is_computed_on_with_fewer(cores: int) -> None:
     assert machine.threads == cores
 
 
+@pytest.mark.parametrize("slow_steps", [1, 2, 3, 4, 6])
+@pytest.mark.parametrize("cores", [2, 8])
+def test_short_disturbances_leave_the_threads_as_they_are(cores: int, slow_steps: int) -> None:
+    machine = Machine(cores, quiet)
+    machine.run(10)
+    for _ in range(50):
+        machine.seconds = lambda threads: 2 * quiet(threads)
+        for _ in range(slow_steps):
+            machine.run(1e-9)
+        machine.seconds = quiet
+        assert machine.run(2) < 1.1 * quiet(cores)
+    assert machine.threads == cores
+
+
 def test_longer_texts_are_not_taken_for_a_busy_machine() -> None:
     machine = Machine(2, quiet)
     machine.run(10)
