@@ -68,15 +68,14 @@ class PromptThreads:
         return min(self._most, max(-(-self._most // 2), left))
 
     def _measure(self, now: float) -> None:
+        if self._since is not None and now - self._since[0] < LEAST_SECONDS:
+            return
         taken = self._taken()
         since, before = self._since or (now, taken)
-        seconds = now - since
-        if seconds > MOST_SECONDS:
+        if LEAST_SECONDS <= now - since <= MOST_SECONDS:
+            self._others = max(0.0, taken - before) / (now - since) * self._core_part
+        else:
             self._others = 0.0
-        elif seconds >= LEAST_SECONDS:
-            self._others = max(0.0, taken - before) / seconds * self._core_part
-        elif self._since is not None:
-            return
         self._since = now, taken
 
     def _taken(self) -> float:
